@@ -1,0 +1,1 @@
+"""Pear: visual parameter-efficient fine-tuning with adapter pruning and sharing."""

@@ -1,0 +1,99 @@
+"""What a model costs: parameters, bytes, multiply-accumulates, memory, time."""
+
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pear_cli import model as models
+from pear_cli.engine import Device
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Trained and stored parameters, each tensor once.
+
+    `stored_params` counts what a task adds to the frozen backbone: adapters, classifier and knowledge.
+    """
+    trained = models.trained(model)
+    head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
+    knowledge = sum(
+        parameter.numel()
+        for position in models.adaptation(model).each()
+        if position.knowledge is not None
+        for parameter in position.knowledge.parameters()
+    )
+    total = sum(p.numel() for p in trained.values())
+    return {
+        "trainable_params": total,
+        "trainable_params_without_head": total - head,
+        "head_params": head,
+        "knowledge_params": knowledge,
+        "stored_params": total + knowledge,
+    }
+
+
+@torch.inference_mode()
+def macs_per_image(model: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one forward pass of one image; sharing does not lower them."""
+    x = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(x)
+    return counter.get_total_flops() // 2
+
+
+@torch.inference_mode()
+def latency(model: nn.Module, size: int, where: Device, runs: int = 30) -> dict[str, float]:
+    """Milliseconds for one image, median and 95th percentile over `runs`."""
+    x = torch.zeros(1, 3, size, size, device=where.device)
+    times = []
+    model.eval()
+    with where.autocast():
+        for _ in range(runs + 3):
+            start = time.perf_counter()
+            model(x).cpu()
+            times.append(1000 * (time.perf_counter() - start))
+    cuts = statistics.quantiles(times[3:], n=20, method="inclusive")
+    return {"latency_p50_ms": statistics.median(times[3:]), "latency_p95_ms": cuts[-1]}
+
+
+class Stopwatch:
+    """Seconds that a block takes, waiting for the GPU where there is one."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self._start
+
+
+class PeakMemory:
+    """Peak memory of what runs since it was made: of the GPU where there is one, else of the process."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        elif sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
+            except OSError:
+                return
+
+    def bytes(self) -> int:
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        except (OSError, IndexError):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024

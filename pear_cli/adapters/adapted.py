@@ -1,0 +1,173 @@
+"""The adapters of one model: one object an adapter, one owner a site, and the hooks that add them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli.adapters.base import Adapter, Position
+from pear_cli.adapters.method import Method
+from pear_cli.errors import TrainingError
+from pear_cli.sites import Site, find
+
+Owners = Mapping[str, str | None]
+
+
+class Adaptation(nn.Module):
+    """All that a method adds to one frozen backbone.
+
+    A new adaptation has an adapter of its own at every site. Sharing replaces owners; a shared adapter
+    stays one object, which serves at several positions.
+
+    Args:
+        model: a frozen timm model; it gets this adaptation as its submodule `adaptation`.
+        method: what to attach, and where.
+    """
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.sites = tuple(find(model, method.slots)) if method.slots else ()
+        self.positions = nn.ModuleDict()
+        for site in self.sites:
+            host = model.get_submodule(site.module)
+            self.positions[_key(site.name)] = Position(site, host, Adapter(method, site))
+        self.hosts = [Host(model, path, self.at(*names)) for path, names in self._by_module().items()]
+        model.add_module("adaptation", self)
+
+    def at(self, *names: str) -> list[Position]:
+        """The positions of the named sites."""
+        return [self.positions[_key(name)] for name in names]  # type: ignore[misc]
+
+    def each(self) -> list[Position]:
+        """Every position, by block, then slot."""
+        return self.at(*(site.name for site in self.sites))
+
+    def _by_module(self) -> dict[tuple[str, str], list[str]]:
+        modules: dict[tuple[str, str], list[str]] = {}
+        for site in self.sites:
+            modules.setdefault((site.module, site.reads), []).append(site.name)
+        return modules
+
+    def adapters(self) -> dict[str, Adapter]:
+        """The unique trained adapters, by the name of their home site."""
+        return {p.owner.site.name: p.owner for p in self.each() if p.owner is not None}
+
+    def owners(self) -> dict[str, str | None]:
+        """The share map: the home of the adapter that serves at each site, None where none does."""
+        return {p.site.name: p.owner.site.name if p.owner is not None else None for p in self.each()}
+
+    def served(self) -> dict[str, int]:
+        """How many sites each adapter serves."""
+        owners = list(self.owners().values())
+        return {home: owners.count(home) for home in self.adapters()}
+
+    def share(self, owners: Owners) -> None:
+        """Let `owners[site]` serve at every site; adapters that own no site are gone."""
+        adapters = self.adapters()
+        for position in self.each():
+            home = owners[position.site.name]
+            position.owner = None if home is None else adapters[home]
+
+    def keep(self, knowledge: Mapping[str, Adapter], beta: float, learn: bool) -> None:
+        """Add what the pruned adapters knew at the sites of `knowledge`, weighted by `beta`."""
+        for position in self.at(*knowledge):
+            position.knowledge = knowledge[position.site.name]
+            device = next(position.knowledge.parameters()).device
+            position.register_parameter("beta", nn.Parameter(torch.tensor(beta, device=device), learn))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained tensors, each once: `<home site>.<parameter>`, and a learned `<site>.beta`."""
+        return {name: parameter.detach() for name, parameter in self.trained().items()}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters, each once, by the names of `tensors`."""
+        named = {f"{h}.{n}": p for h, a in self.adapters().items() for n, p in a.named_parameters()}
+        betas = {f"{p.site.name}.beta": p.beta for p in self.each() if isinstance(p.beta, nn.Parameter)}
+        return named | {name: beta for name, beta in betas.items() if beta.requires_grad}
+
+    @torch.inference_mode()
+    def check_called_by(self, model: nn.Module, size: int) -> None:
+        """Raise TrainingError unless a forward pass calls every host; some models go past a module.
+
+        Args:
+            model: the model that the adapters are attached to.
+            size: side of its input, in pixels.
+        """
+        model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        silent = [host.path for host in self.hosts if not host.calls]
+        if silent:
+            raise TrainingError(
+                f"the model never calls {silent[0]}"
+                + (f" and {len(silent) - 1} more" if len(silent) > 1 else "")
+                + ": adapters there would do nothing; choose other method.slots"
+            )
+
+
+class Host:
+    """A frozen module whose output positions add to, through a forward hook.
+
+    Where every adapter is a low-rank product, the module's positions are computed together: one stacked
+    `down`, one padded `up`, added to the output in one product. Copies of a fused qkv's output would cost
+    more than the low-rank products.
+    """
+
+    def __init__(self, model: nn.Module, path: tuple[str, str], positions: list[Position]) -> None:
+        self.path, self.reads = path
+        self.positions = positions
+        self.calls = 0
+        self._read: Tensor | None = None
+        if self.reads:
+            model.get_submodule(self.reads).register_forward_pre_hook(self._remember)
+        model.get_submodule(self.path).register_forward_hook(self._add)
+
+    def _remember(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._read = args[0]
+
+    def _add(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        self.calls += 1
+        x = args[0]
+        if self.reads:
+            x, self._read = self._read, None
+        if all(self._stackable(position) for position in self.positions):
+            return self._add_stacked(x, out)
+        for position in self.positions:
+            rows = position.site.rows
+            update = position(x, out if rows is None else out[..., slice(*rows)])
+            if update is not None and rows is None:
+                out = out + update.reshape(out.shape)
+            elif update is not None and rows is not None:
+                before, after = rows[0], out.shape[-1] - rows[1]
+                out = out + nn.functional.pad(update, (before, after))
+        return out
+
+    def _stackable(self, position: Position) -> bool:
+        observed = position._forward_hooks or position._forward_pre_hooks
+        return not observed and all(a.method.factors(a) is not None for a, _ in position.parts())
+
+    def _add_stacked(self, x: Tensor, out: Tensor) -> Tensor:
+        downs, ups, drops = [], [], []
+        for position in self.positions:
+            for adapter, factor in position.parts():
+                up, down = adapter.method.factors(adapter)  # type: ignore[misc]
+                scale = adapter.method.scale  # type: ignore[attr-defined]
+                first, last = position.site.rows or (0, out.shape[-1])
+                padded = nn.functional.pad(up, (0, 0, first, out.shape[-1] - last))  # C_out, D -> C_host, D
+                ups.append(padded * (scale if factor is None else scale * factor))
+                downs.append(down)
+                drops.append(adapter.dropout)
+        if not downs:
+            return out
+        h = x @ torch.cat(downs).T  # B, N, C -> B, N, ΣD
+        if any(drop.p and drop.training for drop in drops):
+            pieces = h.split([down.shape[0] for down in downs], dim=-1)
+            h = torch.cat([drop(piece) for drop, piece in zip(drops, pieces, strict=True)], dim=-1)
+        up = torch.cat(ups, dim=1).to(h.dtype)  # C_host, ΣD
+        flat = torch.addmm(out.reshape(-1, out.shape[-1]), h.reshape(-1, h.shape[-1]), up.T)
+        return flat.reshape(out.shape)
+
+
+def _key(name: str) -> str:
+    """A site's name as a ModuleDict takes it."""
+    return name.replace(".", "/")

@@ -1,0 +1,90 @@
+"""One adapter, and one site at work."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli.sites import Site
+
+if TYPE_CHECKING:
+    from pear_cli.adapters.method import Method
+
+
+class Adapter(nn.Module):
+    """The parameters of one adapter; its method has the formula.
+
+    Args:
+        method: the method whose `shapes` and `initialise` make the parameters.
+        site: where the adapter is at home. It may serve at other sites of the same group.
+    """
+
+    def __init__(self, method: "Method", site: Site) -> None:
+        super().__init__()
+        self.method = method
+        self.site = site
+        for name, shape in method.shapes(site).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.dropout = nn.Dropout(getattr(method, "dropout", 0.0))
+        method.initialise(self)
+
+    def forward(self, x: Tensor, out: Tensor, weight: Tensor | None) -> Tensor:
+        """The update at a site: (B, N, C_in), (B, N, C_out), (C_out, C_in) -> (B, N, C_out)."""
+        return self.method.update(self, x, out, weight)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The adapter's own parameters by name, detached."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @classmethod
+    def of(cls, method: "Method", site: Site, tensors: dict[str, Tensor]) -> "Adapter":
+        """A frozen adapter that holds `tensors`; their bottleneck may be narrower than the method's."""
+        adapter = cls.__new__(cls)
+        nn.Module.__init__(adapter)
+        adapter.method, adapter.site = method, site
+        for name, tensor in tensors.items():
+            adapter.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        adapter.dropout = nn.Dropout(0.0)
+        return adapter
+
+
+class Position(nn.Module):
+    """One site at work; its output is gate·A_owner(x) + beta·Ā(x).
+
+    Attributes:
+        owner: the adapter that serves here, or None.
+        knowledge: what the pruned adapter knew, frozen, or None.
+        beta: weight of the knowledge, a scalar; a parameter when it is learned.
+        gate: None, or a scalar that multiplies the owner's update; importance is measured on it.
+    """
+
+    beta: Tensor | None
+
+    def __init__(self, site: Site, host: nn.Module, owner: Adapter | None) -> None:
+        super().__init__()
+        self.site = site
+        self.owner = owner
+        self.knowledge: Adapter | None = None
+        self.register_parameter("beta", None)
+        self.gate: Tensor | None = None
+        self._host = (host,)  # in a tuple, so that the backbone's module is not ours too
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The frozen weight that the site serves, (C_out, C_in), or None."""
+        weight = getattr(self._host[0], "weight", None)
+        return weight if weight is None or self.site.rows is None else weight[slice(*self.site.rows)]
+
+    def parts(self) -> list[tuple[Adapter, Tensor | None]]:
+        """The adapters at work here, each with what multiplies its update."""
+        owner = [(self.owner, self.gate)] if self.owner is not None else []
+        return owner + ([(self.knowledge, self.beta)] if self.knowledge is not None else [])
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor | None:
+        """The whole update of the site, (B, N, C_out), or None where nothing is at work."""
+        total: Tensor | None = None
+        for adapter, factor in self.parts():
+            update = adapter(x, out, self.weight)
+            update = update if factor is None else factor * update
+            total = update if total is None else total + update
+        return total

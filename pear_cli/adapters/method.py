@@ -1,0 +1,97 @@
+"""The contract of a method: what is trained beside, or inside, a frozen backbone.
+
+A method is a frozen dataclass of hyper-parameters and a few functions of one adapter. It imports torch
+nowhere, so that configs are validated and keys computed without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pear_cli.config import require
+from pear_cli.errors import ConfigError
+from pear_cli.sites import Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pear_cli.adapters.base import Adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods.
+
+    Args:
+        lr: the learning rate that suits the bundled backbone; `optim.lr` takes it by default.
+        slots: the kinds of sites to attach at; none for methods that have no adapters.
+    """
+
+    lr: float
+    slots: tuple[str, ...]
+
+    def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes of the parameters that one adapter has at `site`."""
+        return {}
+
+    def initialise(self, adapter: "Adapter") -> None:
+        """Set the parameters of a new adapter, in place, from torch's global generator."""
+
+    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+        """What the adapter adds.
+
+        Args:
+            x: what it reads, (B, N, C_in).
+            out: output of the frozen module, (B, N, C_out).
+            weight: frozen weight of the site that it serves, (C_out, C_in); None where there is no single one.
+
+        Returns:
+            The update, (B, N, C_out), scale included.
+        """
+        raise TypeError(f"{type(self).__name__} has no adapters")
+
+    def factors(self, adapter: "Adapter") -> "tuple[Tensor, Tensor] | None":
+        """`up` (C_out, D) and `down` (D, C_in) when the update is `scale · up · dropout(down · x)`, else None."""
+        return None
+
+    def adapts(self, parameter: str) -> bool:
+        """Whether the backbone's own parameter of that name is trained."""
+        return False
+
+    @property
+    def has_units(self) -> bool:
+        """Whether there are adapters to score, prune and share."""
+        return bool(self.slots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckMethod(Method):
+    """A method whose adapters have a `down` and an `up` projection of width `rank` between them.
+
+    Args:
+        rank: D, the bottleneck width, at least 1.
+        scale: weight of the update, dimensionless, above 0.
+        dropout: probability in [0, 1), on the bottleneck, while training.
+    """
+
+    rank: int
+    scale: float
+    dropout: float
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "method.rank", self.rank, "at least 1")
+        require(self.scale > 0, "method.scale", self.scale, "above 0")
+        require(0 <= self.dropout < 1, "method.dropout", self.dropout, "0 <= dropout < 1")
+        if not self.slots:
+            raise ConfigError("method.slots is empty: name at least one slot, such as attn.q")
+
+    def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
+        smaller = min(site.in_dim, site.out_dim)
+        require(self.rank <= smaller, "method.rank", self.rank, f"at most {smaller}, the smaller side of {site.name}")
+        return {"down": (self.rank, site.in_dim), "up": (site.out_dim, self.rank)}
+
+    def initialise(self, adapter: "Adapter") -> None:
+        from torch import nn
+
+        nn.init.kaiming_uniform_(adapter.down, a=5**0.5)
+        nn.init.zeros_(adapter.up)

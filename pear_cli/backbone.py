@@ -1,0 +1,143 @@
+"""Backbones: a timm model, frozen, with a fresh classifier; and the hash of its weights."""
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.config import Backbone
+from pear_cli.errors import ConfigError, near
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BUNDLED = Path(__file__).resolve().parent / "weights"
+
+
+def weights_file(config: Backbone) -> Path | None:
+    """The file that the weights come from, or None for random ones and for timm's own.
+
+    Raises:
+        ConfigError: `backbone.weights` names no file.
+    """
+    if config.weights is None:
+        return None
+    bundled = BUNDLED / f"{config.weights}.safetensors"
+    path = bundled if bundled.is_file() else Path(config.weights).expanduser()
+    if not path.is_file():
+        there = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
+        raise ConfigError(
+            f"backbone.weights = {config.weights}: no such file{near(config.weights, there)}; "
+            f"bundled weights: {', '.join(there) or 'none'}"
+        )
+    return path
+
+
+def weights_hash(config: Backbone) -> str:
+    """What identifies the frozen weights, without loading torch or timm.
+
+    sha256 of the file; for random weights, the hash of all that determines them.
+
+    Raises:
+        ConfigError: pretrained weights that are not in the local cache.
+    """
+    path = weights_file(config)
+    if path is None and config.pretrained:
+        path = _cached_pretrained(config)
+    if path is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    made_of = ("random", config.name, sorted(config.args.items()), config.seed, importlib.metadata.version("timm"))
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+
+def _cached_pretrained(config: Backbone) -> Path:
+    """timm's weights in the hub's cache; downloaded when they are not there yet."""
+    import logging
+
+    import timm
+    from huggingface_hub import hf_hub_download
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    pretrained_cfg = timm.get_pretrained_cfg(config.name)
+    if pretrained_cfg is None or not pretrained_cfg.hf_hub_id:
+        tags = timm.list_pretrained(config.name + "*")
+        raise ConfigError(f"timm has no pretrained weights for {config.name!r}{near(config.name, tags)}")
+    hub = str(pretrained_cfg.hf_hub_id)
+    hub = hub if "/" in hub and not hub.endswith("/") else f"{hub}{pretrained_cfg.architecture}"
+    try:
+        return Path(hf_hub_download(hub, "model.safetensors"))
+    except Exception as error:  # the hub's client raises many kinds; each means: not here, not reachable
+        raise ConfigError(
+            f"backbone.pretrained: the weights of {config.name} are not in the local cache and cannot be fetched "
+            f"({type(error).__name__}).\nOn a machine with network run: hf download {hub} model.safetensors"
+            f" ; then copy it here and set backbone.weights=<file>"
+        ) from None
+
+
+def build(config: Backbone, num_classes: int) -> "nn.Module":
+    """The frozen backbone with a zero classifier of `num_classes`, which is trainable.
+
+    Returns:
+        A timm model in eval mode, float32, on the CPU.
+
+    Raises:
+        ConfigError: an unknown architecture, or weights that do not fit it.
+    """
+    import torch
+    from torch import nn
+
+    path = weights_file(config) or (_cached_pretrained(config) if config.pretrained else None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = _create(config)
+    if path is not None:
+        _load(model, path)
+    model.reset_classifier(num_classes)
+    model.requires_grad_(False)
+    for parameter in head(model).parameters():
+        nn.init.zeros_(parameter)
+        parameter.requires_grad_(True)
+    if config.mean is not None and config.std is not None:
+        model.pretrained_cfg = {**model.pretrained_cfg, "mean": config.mean, "std": config.std}
+    return model.eval()
+
+
+def _create(config: Backbone) -> Any:
+    import timm
+
+    if config.name.partition(".")[0] not in timm.list_models():
+        names = timm.list_models()
+        raise ConfigError(f"no backbone {config.name!r} in timm{near(config.name.partition('.')[0], names)}")
+    try:
+        return timm.create_model(config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"timm cannot make {config.name} with backbone.args = {config.args}: {line}") from None
+
+
+def _load(model: Any, path: Path) -> None:
+    """Load a timm checkpoint into a model without classifier; the classifier of the file is left out."""
+    import timm.models
+
+    try:
+        keys = timm.models.load_checkpoint(model, str(path), use_ema=False, strict=False)
+    except Exception as error:  # whatever is in the file, the message is the same
+        line = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"backbone.weights = {path} does not load into this backbone: {line}") from None
+    unknown = [name for name in keys.unexpected_keys if not name.startswith(("head", "fc.", "classifier"))]
+    for names, what in ((keys.missing_keys, "it lacks"), (unknown, "it has the unknown")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ConfigError(
+                f"backbone.weights = {path} does not fit {type(model).__name__}: {what} {', '.join(names[:3])}{more}; "
+                "check backbone.name and backbone.args"
+            )
+
+
+def head(model: Any) -> "nn.Module":
+    """The classifier, also of models that have several."""
+    from torch import nn
+
+    classifier = model.get_classifier()
+    return nn.ModuleList(classifier) if isinstance(classifier, tuple | list) else classifier

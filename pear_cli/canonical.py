@@ -1,0 +1,100 @@
+"""What a key hashes: one spelling for every configuration."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from pear_cli.errors import ConfigError
+
+SCHEMA = 1
+"""Version of the store's layout and manifest; it enters every key."""
+
+
+def plain(value: object, where: str = "value") -> Any:
+    """Turn a configuration into dicts, lists and scalars that JSON can hold without loss.
+
+    A dataclass becomes a dict of its fields with its class as `_target_`, the way YAML names it: two
+    methods that happen to have the same fields stay apart. Enums become their values, tuples lists, -0.0
+    becomes 0.0. The order of the keys is kept.
+
+    Args:
+        value: a dataclass, mapping with str keys, list, tuple, enum, str, bool, int, float or None.
+        where: dotted name of the value, for the error.
+
+    Raises:
+        ConfigError: nan, an infinity, a path (it means nothing on another machine), or any other type.
+    """
+    if isinstance(value, Enum):
+        return plain(value.value, where)
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where} = {float(value)!r} is not a finite number")
+        return float(value) + 0.0  # -0.0 + 0.0 is 0.0
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        names = [field.name for field in dataclasses.fields(value)]
+        fields = {name: plain(getattr(value, name), f"{where}.{name}") for name in names}
+        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or isinstance(key, Enum):
+                raise ConfigError(f"{where} has the key {key!r}: only plain strings can be keys")
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, PurePath):
+        raise ConfigError(f"{where} = {str(value)!r} is a path: it differs between machines, a key must not")
+    raise ConfigError(f"{where} is a {type(value).__name__}: it has no canonical form")
+
+
+def canonical(value: object, where: str = "value") -> str:
+    """Return the one JSON text of a configuration: sorted keys, no spaces, floats by their repr.
+
+    Raises:
+        ConfigError: see `plain`.
+    """
+    return json.dumps(plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def make_key(
+    stage: str,
+    version: int,
+    config: object,
+    inputs: Mapping[str, str],
+    data: Mapping[str, str],
+    backbone: str,
+) -> str:
+    """Name an artifact by all that decides its content.
+
+        key = the first 32 hex digits of sha256(canonical JSON of the arguments and SCHEMA)
+
+    Args:
+        stage: name of the stage, such as `score`.
+        version: the stage's VERSION; a new one when its code computes something else.
+        config: the stage's own validated configuration.
+        inputs: name -> key of each artifact that it reads.
+        data: name -> fingerprint of each data split that it reads.
+        backbone: hash of the frozen weights.
+
+    Raises:
+        ConfigError: a value without a canonical form, named by its dotted path.
+    """
+    identity = {
+        "schema": SCHEMA,
+        "stage": stage,
+        "version": version,
+        "config": plain(config, stage),
+        "inputs": inputs,
+        "data": data,
+        "backbone": backbone,
+    }
+    return hashlib.sha256(canonical(identity, stage).encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Labelled images as arrays, one family of datasets a file."""

@@ -1,0 +1,173 @@
+"""What every dataset gives: labelled images as arrays, and the hash of what they are."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pear_cli.errors import ConfigError, near
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+SPLITS = ("train800", "val200", "train800val200", "test")
+TRAIN_SHARE = 0.8  # train800 of train800val200
+
+
+class Normalization(Enum):
+    """Channel statistics that pixels in [0, 1] are normalised with; papers differ silently."""
+
+    imagenet = "imagenet"
+    half = "half"
+    none = "none"
+    backbone = "backbone"
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of R, G, B; None for `backbone`, which states its own."""
+        return {
+            Normalization.imagenet: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            Normalization.half: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            Normalization.none: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        }.get(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one size with their labels, all in memory.
+
+    Args:
+        pixels: N, H, W, 3, uint8, C-contiguous.
+        labels: N, int64, each an index into `classes`.
+        classes: names of the classes, in the order of the classifier's outputs.
+    """
+
+    pixels: Pixels
+    labels: Labels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.pixels.dtype == np.uint8 and self.pixels.flags.c_contiguous
+        assert self.pixels.ndim == 4 and self.pixels.shape[3] == 3, self.pixels.shape
+        assert self.labels.dtype == np.int64 and self.labels.shape == self.pixels.shape[:1]
+        assert not len(self.labels) or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """Labelled images in four splits: train800, val200, train800val200 (the two together) and test.
+
+    The names are those of VTAB-1k. For other sizes they mean 80%, 20% and all of the training images.
+
+    Args:
+        name: how results call the dataset; bundled and generated ones are found by it.
+        train_split: what training reads, `train800val200`, or `train800` to keep val200 for selection.
+        test_split: what evaluation reads, `test`, or `val200` while tuning on train800.
+        split_seed: of the division into train800 and val200, at least 0. It is never the seed of a run,
+            so runs with different seeds learn from the same images, and it never moves the test set.
+        normalization: channel statistics.
+        root: folder of the files, for the families that read some.
+
+    Raises:
+        ConfigError: a value out of its range, or a test split that training sees.
+    """
+
+    name: str
+    train_split: str = "train800val200"
+    test_split: str = "test"
+    split_seed: int = 0
+    normalization: Normalization = Normalization.backbone
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("dataset.name is empty: give the dataset a name")
+        _one_of("train_split", self.train_split, ("train800val200", "train800"))
+        _one_of("test_split", self.test_split, ("test", "val200"))
+        if self.test_split == "val200" and self.train_split == "train800val200":
+            raise ConfigError(
+                "dataset.test_split = val200 is part of dataset.train_split = train800val200; "
+                "set dataset.train_split=train800"
+            )
+        if self.split_seed < 0:
+            raise ConfigError(f"dataset.split_seed = {self.split_seed} is out of range: at least 0")
+
+    def load(self, split: str, size: int) -> Images:
+        """Read a split, its images resized directly (bicubic) to `size` × `size`; always the same bytes.
+
+        Args:
+            split: one of `SPLITS`.
+            size: side in pixels, at least 1.
+
+        Raises:
+            DataError: files that are missing, unreadable or altered; the message names them.
+        """
+        assert split in SPLITS and size >= 1, (split, size)
+        pixels, labels = self._read(split, size)
+        return Images(pixels, labels, self.classes())
+
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in label order; two or more."""
+
+    @abstractmethod
+    def fingerprint(self, split: str) -> str:
+        """SHA-256, in hex, of what determines the images, labels and order of a split at any size."""
+
+    @abstractmethod
+    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
+        """The pixels (N, size, size, 3) and labels (N) of a split."""
+
+
+def divide(labels: Labels, split: str, seed: int) -> NDArray[np.int64]:
+    """Indices of the training images that a training split takes, ascending.
+
+    Args:
+        labels: N, of all training images.
+        split: train800, val200 or train800val200.
+        seed: of the division, at least 0.
+    """
+    if split == "train800val200":
+        return np.arange(len(labels), dtype=np.int64)
+    train, val = draw(labels, round(TRAIN_SHARE * len(labels)), seed)
+    return {"train800": train, "val200": val}[split]
+
+
+def draw(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw `count` images, each class in its proportion as far as whole images allow.
+
+    A class gives the whole part of its share; the images still missing come from the classes with the
+    largest fractions, the lower label first. The random keys are raw PCG64 output, which numpy keeps
+    unchanged over versions and platforms.
+
+    Returns:
+        Indices of the drawn images and of the others, both ascending.
+    """
+    assert 0 <= count <= len(labels) and seed >= 0, (count, len(labels), seed)
+    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
+    names, sizes = np.unique(labels, return_counts=True)
+    quota, fraction = np.divmod(sizes * count, max(len(labels), 1))
+    quota[np.argsort(-fraction, kind="stable")[: count - quota.sum()]] += 1
+    drawn = np.zeros(len(labels), dtype=bool)
+    for name, wanted in zip(names, quota, strict=True):
+        members = np.flatnonzero(labels == name)
+        drawn[members[np.argsort(keys[members], kind="stable")[:wanted]]] = True
+    return np.flatnonzero(drawn), np.flatnonzero(~drawn)
+
+
+def digest(**facts: object) -> str:
+    """SHA-256, in hex, of named facts made of strings, numbers and sequences of them."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        choices = " or ".join(options)
+        raise ConfigError(f'dataset.{key} = "{value}" is unknown{near(value, options)}; use {choices}')

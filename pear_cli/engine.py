@@ -1,0 +1,264 @@
+"""Training and evaluation loops; they write no files."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pear_cli.config import Optim, Precision, Runtime, SharedGrad
+from pear_cli.data.base import Images, Normalization
+from pear_cli.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where computation runs, and in which precision the forward pass."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+
+def device(runtime: Runtime) -> Device:
+    """The device and precision that `runtime` asks for.
+
+    `auto` precision is float32 on a CPU, and bfloat16 on a GPU that has it.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        where = torch.device(name)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"runtime.device = {name} is not available: {line}") from None
+    fast = where.type == "cuda" and torch.cuda.is_bf16_supported()
+    dtypes = {
+        Precision.auto: torch.bfloat16 if fast else torch.float32,
+        Precision.float32: torch.float32,
+        Precision.bf16: torch.bfloat16,
+        Precision.float16: torch.float16,
+    }
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    return Device(where, dtypes[runtime.precision])
+
+
+class Batches:
+    """A labelled split on the device, normalised batch by batch.
+
+    Args:
+        images: the split, uint8 (N, H, W, 3).
+        mean, std: channel statistics in [0, 1] pixel units.
+        where: the device.
+    """
+
+    def __init__(
+        self, images: Images, statistics: tuple[tuple[float, ...], tuple[float, ...]], where: torch.device
+    ) -> None:
+        self.pixels = torch.from_numpy(images.pixels).to(where)
+        self.labels = torch.from_numpy(images.labels).to(where)
+        mean, std = (torch.tensor(values, device=where).view(1, -1, 1, 1) for values in statistics)
+        self.scale, self.shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W), normalised float32, and labels (B,)."""
+        index = index.to(self.labels.device)
+        pixels = self.pixels[index].permute(0, 3, 1, 2).float()  # B, H, W, 3 -> B, 3, H, W
+        return torch.addcmul(self.shift, pixels, self.scale), self.labels[index]
+
+    def in_order(self, batch_size: int, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Consecutive batches over the split, or over its first `count` images."""
+        for index in torch.arange(min(len(self), count or len(self))).split(batch_size):
+            yield self.take(index)
+
+
+def statistics(model: nn.Module, choice: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Channel mean and standard deviation of a normalisation, in [0, 1] pixel units."""
+    if choice.statistics is not None:
+        return choice.statistics
+    known: Any = model.pretrained_cfg
+    return tuple(known["mean"]), tuple(known["std"])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate by update: linear warm-up, then a cosine.
+
+    Args:
+        updates: length of the whole schedule.
+        first: updates that are already done when training starts.
+    """
+
+    optim: Optim
+    updates: int
+    first: int = 0
+
+    def lr(self, update: int) -> float:
+        """The learning rate of the `update`-th update of this phase."""
+        o, step = self.optim, update + self.first
+        warm = int(o.warmup * self.updates)
+        if step < warm:
+            return o.start_lr + (o.lr - o.start_lr) * step / warm
+        done = (step - warm) / max(1, self.updates - warm)
+        return o.final_lr + (o.lr - o.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@dataclass
+class Trainer:
+    """One phase of training, epoch by epoch.
+
+    The order of the data and the dropout masks of an epoch depend on (seed, epoch) alone: training that
+    starts again at any epoch goes on bit for bit as if it had never stopped.
+    """
+
+    model: nn.Module
+    trained: Mapping[str, nn.Parameter]
+    train: Batches
+    optim: Optim
+    schedule: Schedule
+    where: Device
+    seed: int
+    phase: str
+    served: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        decayed = [p for p in self.trained.values() if p.ndim > 1]
+        plain = [p for p in self.trained.values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optim.lr, fused=_fused(self.where))
+        self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.where.dtype is torch.float16)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return updates_per_epoch(len(self.train), self.optim)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch; return its mean loss, accuracy and last learning rate.
+
+        Raises:
+            TrainingError: a loss that is not finite; parameters are left as the last good update made them.
+        """
+        torch.manual_seed(derive(self.seed, f"{self.phase} noise", epoch))
+        self.model.train()
+        shuffle = torch.Generator().manual_seed(derive(self.seed, f"{self.phase} order", epoch))
+        order = torch.randperm(len(self.train), generator=shuffle)
+        batches = order.split(self.optim.batch_size)
+        loss_sum, hits = torch.zeros((), device=self.where.device), torch.zeros((), device=self.where.device)
+        lr = 0.0
+        for update in range(self.updates_per_epoch):
+            lr = self.schedule.lr(epoch * self.updates_per_epoch + update)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            part = batches[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
+            images = sum(len(index) for index in part)
+            for index in part:
+                x, y = self.train.take(index)
+                with self.where.autocast():
+                    logits = self.model(x)
+                    loss = F.cross_entropy(logits.float(), y, label_smoothing=self.optim.label_smoothing)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss.item()} in epoch {epoch + 1}, update {update + 1}: training stops; "
+                        f"the last whole epoch is kept. A lower optim.lr (now {self.optim.lr}) usually helps"
+                    )
+                self.scaler.scale(loss * (len(index) / images)).backward()  # type: ignore[no-untyped-call]
+                loss_sum += loss.detach() * len(index)
+                hits += (logits.argmax(-1) == y).sum()
+            self._step()
+        seen = len(order)
+        return {"loss": loss_sum.item() / seen, "accuracy": hits.item() / seen, "lr": lr}
+
+    def _step(self) -> None:
+        """One update of the trained parameters from their gradients."""
+        self.scaler.unscale_(self.optimizer)
+        if self.optim.shared_grad is SharedGrad.mean:
+            for name, parameter in self.trained.items():
+                sites = self.served.get(name.rpartition(".")[0], 1)
+                if sites > 1 and parameter.grad is not None:
+                    parameter.grad /= sites
+        if self.optim.clip is not None:
+            nn.utils.clip_grad_norm_(self.trained.values(), self.optim.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """AdamW's state by parameter name: `<parameter>::exp_avg`, `::exp_avg_sq`, `::step`."""
+        return {
+            f"{name}::{key}": value.detach().clone()
+            for name, parameter in self.trained.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up AdamW's state where `state` has it; other parameters start afresh."""
+        for name, parameter in self.trained.items():
+            known = {key.rpartition("::")[2]: v for key, v in state.items() if key.rpartition("::")[0] == name}
+            if known:
+                where = {k: v.to(parameter.device).clone() for k, v in known.items()}
+                self.optimizer.state[parameter] = where | {"step": known["step"].clone()}
+
+
+def updates_per_epoch(images: int, optim: Optim) -> int:
+    """Optimizer updates an epoch; the last one may see fewer images."""
+    return math.ceil(math.ceil(images / optim.batch_size) / optim.accumulate)
+
+
+def _fused(where: Device) -> bool:
+    return where.device.type in ("cpu", "cuda")
+
+
+def derive(seed: int, purpose: str, index: int = 0) -> int:
+    """A seed of its own for each purpose, so that no two random streams of an experiment coincide."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of a split: logits (N, K) float32 on the CPU, labels (N,), mean loss, accuracy."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        return (self.logits.argmax(-1) == self.labels).double().mean().item()
+
+    @property
+    def mean_per_class_accuracy(self) -> float:
+        """Recall averaged over the classes that occur."""
+        hits = (self.logits.argmax(-1) == self.labels).double()
+        classes = self.labels.unique()
+        return torch.stack([hits[self.labels == c].mean() for c in classes]).mean().item()
+
+    @property
+    def loss(self) -> float:
+        return F.cross_entropy(self.logits, self.labels).item()
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, split: Batches, where: Device, batch_size: int = 256) -> Evaluation:
+    """Run `model` in eval mode over a split, in order."""
+    model.eval()
+    logits = []
+    for x, _ in split.in_order(batch_size):
+        with where.autocast():
+            logits.append(model(x).float().cpu())
+    return Evaluation(torch.cat(logits), split.labels.cpu())

@@ -1,0 +1,39 @@
+"""The errors that a user can cause: what is wrong, the offending value, the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PearError(Exception):
+    """A failure that one or two lines explain; the command line prints it without a traceback."""
+
+
+class ConfigError(PearError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class DataError(PearError):
+    """A dataset is missing, unreadable or not what it claims to be."""
+
+
+class StoreError(PearError):
+    """The artifact store cannot do what was asked of it."""
+
+
+class MissingArtifact(StoreError):
+    """No complete artifact stands under this key."""
+
+
+class CorruptArtifact(StoreError):
+    """An artifact's files are not the ones that its manifest describes."""
+
+
+class TrainingError(PearError):
+    """Training cannot go on: a loss that is not finite, an adapter that is never called."""
+
+
+def near(word: str, options: Iterable[str]) -> str:
+    """Return `; did you mean "x"?` for the option nearest to `word`, or "" where none is near."""
+    folded = {option.casefold(): option for option in options}
+    matches = get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f'; did you mean "{folded[matches[0]]}"?' if matches else ""

@@ -1,0 +1,222 @@
+"""One experiment: its validated nodes, and the key of each of its stages.
+
+Nothing here needs torch or timm: what an experiment would compute, and what of it is there already, is
+known before anything heavy is loaded.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pear_cli import backbone as backbones
+from pear_cli import config as nodes
+from pear_cli.adapters.method import Method
+from pear_cli.config import KnowledgeKind, OptimizerState, Phase, Select, ShareRule, node
+from pear_cli.data.base import Dataset
+from pear_cli.errors import ConfigError, near
+from pear_cli.store import make_key
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUPS: dict[str, type] = {
+    "dataset": Dataset,
+    "backbone": nodes.Backbone,
+    "method": Method,
+    "score": nodes.Score,
+    "prune": nodes.Prune,
+    "share": nodes.Share,
+    "knowledge": nodes.Knowledge,
+    "optim": nodes.Optim,
+    "runtime": nodes.Runtime,
+}
+
+VERSIONS = {"train": 1, "score": 1, "prune-share": 1, "checkpoint": 1, "eval": 1}
+ORDER = ("train", "score", "prune-share", "checkpoint", "adapt", "eval")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of an experiment, and all that its result depends on.
+
+    Args:
+        name: of the step in the experiment, one of `ORDER`; `adapt` is `train` with phase=shared.
+        stage: folder in the store.
+        config: the stage's own part of the root config.
+        inputs: the steps whose artifacts it reads.
+        data: fingerprint of each data split that it reads.
+        backbone: hash of the frozen weights.
+    """
+
+    name: str
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, "Step"]
+    data: Mapping[str, str]
+    backbone: str
+
+    @cached_property
+    def key(self) -> str:
+        inputs = {name: step.key for name, step in self.inputs.items()}
+        return make_key(self.stage, VERSIONS[self.stage], self.config, inputs, dict(self.data), self.backbone)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The root config, validated as a whole.
+
+    `prune.ratio=0` is the dense baseline of equal budget: nothing is shared or kept, whatever the other
+    nodes say. A method without adapters has one phase, as long as both phases of the others.
+    """
+
+    dataset: Dataset
+    backbone: nodes.Backbone
+    method: Method
+    score: nodes.Score
+    prune: nodes.Prune
+    share: nodes.Share
+    knowledge: nodes.Knowledge
+    optim: nodes.Optim
+    runtime: nodes.Runtime
+    seed: int
+    select: Select
+    phase: Phase | None
+    overrides: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def from_config(cls, cfg: "DictConfig", overrides: tuple[str, ...] = ()) -> "Experiment":
+        """Validate a composed root config.
+
+        Raises:
+            ConfigError: it names the key, the value and the remedy.
+        """
+        select = _enum(Select, cfg.get("select"), "select")
+        dataset = _plain(cfg, "dataset")
+        if dataset.get("train_split") is None:
+            dataset["train_split"] = "train800" if select is Select.val else "train800val200"
+        values: dict[str, Any] = {
+            group: node(dataset if group == "dataset" else cfg.get(group), base, group) for group, base in GROUPS.items()
+        }
+        seed = cfg.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ConfigError(f"seed = {seed} is out of range: a whole number, at least 0")
+        phase = None if cfg.get("phase") is None else _enum(Phase, cfg.get("phase"), "phase")
+        return cls(**values, seed=seed, select=select, phase=phase, overrides=overrides).normalised()
+
+    def normalised(self) -> "Experiment":
+        """Replace settings that have no effect, so that equal experiments have equal keys."""
+        if self.select is Select.val and self.dataset.train_split != "train800":
+            raise ConfigError(
+                f"select=val chooses on val200, which dataset.train_split={self.dataset.train_split} trains on; "
+                "leave it out, or set dataset.train_split=train800"
+            )
+        changes: dict[str, Any] = {}
+        if self.prune.ratio == 0:
+            changes["share"] = nodes.Share(ShareRule.none)
+            changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
+        if not self.method.has_units and self.optim.schedule is nodes.Schedule.per_phase:
+            epochs = self.optim.epochs + self.optim.adapt_epochs
+            changes["optim"] = dataclasses.replace(self.optim, epochs=epochs, adapt_epochs=0)
+        result = dataclasses.replace(self, **changes)
+        if self.method.has_units:
+            from pear_cli.knowledge import check
+
+            check(result.knowledge, result.share.rule, result.method)
+        return result
+
+    @property
+    def dense_epochs(self) -> int:
+        """Epochs before pruning; all of them for a method that prunes nothing."""
+        return self.optim.dense_epochs if self.method.has_units else self.optim.epochs
+
+    @cached_property
+    def plan(self) -> dict[str, Step]:
+        """Every step of the experiment, in order, each with its key.
+
+        Raises:
+            ConfigError, DataError: weights or data that the keys need are not there.
+        """
+        weights = backbones.weights_hash(self.backbone)
+        train_data = self._fingerprints(training=True)
+        precision = self.runtime.precision.value
+        common = {"select": self.select, "seed": self.seed, "precision": precision}
+        steps: dict[str, Step] = {}
+
+        def add(name: str, stage: str, config: dict[str, Any], inputs: tuple[str, ...], data: dict[str, str]) -> None:
+            steps[name] = Step(name, stage, config, {i: steps[i] for i in inputs}, data, weights)
+
+        dense = {
+            "phase": Phase.dense,
+            "backbone": _without(self.backbone, "pretrained", "weights", "seed"),
+            "dataset": self._training_part(),
+            "method": self.method_node(),
+            "optim": self._optim_part(Phase.dense),
+            **common,
+        }
+        add("train", "train", dense, (), train_data)
+        if self.method.has_units:
+            seed = {"seed": self.seed} if self.score.criterion is nodes.Criterion.random else {}
+            calibration = {self.dataset.train_split: train_data[self.dataset.train_split]}
+            add("score", "score", {"score": self.score, "precision": precision, **seed}, ("train",), calibration)
+            add("prune-share", "prune-share", {"prune": self.prune, "share": self.share}, ("score",), {})
+            add("checkpoint", "checkpoint", {"knowledge": self.knowledge}, ("train", "score", "prune-share"), {})
+            shared = {"phase": Phase.shared, "optim": self._optim_part(Phase.shared), **common}
+            add("adapt", "train", shared, ("checkpoint",), train_data)
+        phase = self.phase or (Phase.shared if self.method.has_units else Phase.dense)
+        if phase is Phase.shared and not self.method.has_units:
+            raise ConfigError(f"phase=shared: {type(self.method).__name__} has no adapters to share")
+        test = {self.dataset.test_split: self.dataset.fingerprint(self.dataset.test_split)}
+        evaluated = "adapt" if phase is Phase.shared else "train"
+        config = {"phase": phase, "test_split": self.dataset.test_split, "precision": precision}
+        add("eval", "eval", config, (evaluated,), test)
+        return steps
+
+    def method_node(self) -> dict[str, Any]:
+        """The method as a config node: its `_target_` and hyper-parameters.
+
+        `lr` is left out: it only fills in `optim.lr`, which training reads.
+        """
+        target = f"{type(self.method).__module__}.{type(self.method).__qualname__}"
+        return {"_target_": target, **_without(self.method, "lr")}
+
+    def _training_part(self) -> dict[str, Any]:
+        """What of the dataset node training depends on; its files enter by their fingerprint."""
+        family = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
+        return {"_target_": family, **_without(self.dataset, "test_split", "root", "download")}
+
+    def _fingerprints(self, training: bool) -> dict[str, str]:
+        splits = [self.dataset.train_split]
+        splits += ["val200"] if self.select is Select.val else []
+        splits += [self.dataset.test_split] if self.select is Select.test_oracle else []
+        return {split: self.dataset.fingerprint(split) for split in splits}
+
+    def _optim_part(self, phase: Phase) -> dict[str, Any]:
+        continued = self.optim.schedule is nodes.Schedule.continued and self.method.has_units
+        unused = {"optimizer_state", "shared_grad"} if phase is Phase.dense else set()
+        if continued:
+            unused |= {"adapt_epochs"}
+        else:
+            unused |= {"prune_at", "schedule", "adapt_epochs" if phase is Phase.dense else "epochs"}
+        return _without(self.optim, *unused)
+
+
+def _without(value: Any, *names: str) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in names}
+
+
+def _plain(cfg: "DictConfig", group: str) -> dict[str, Any]:
+    from omegaconf import DictConfig, OmegaConf
+
+    value = cfg.get(group)
+    if not isinstance(value, DictConfig):
+        raise ConfigError(f"{group} is {value!r}; it must be a group of settings")
+    return dict(OmegaConf.to_container(value, resolve=True))  # type: ignore[arg-type]
+
+
+def _enum(kind: Any, value: Any, key: str) -> Any:
+    names = [member.value for member in kind]
+    if value not in names:
+        raise ConfigError(f'{key} = "{value}" is unknown{near(str(value), names)}; use {", ".join(names)}')
+    return kind(value)

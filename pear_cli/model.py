@@ -1,0 +1,203 @@
+"""An adapted model: made new, described as data, and made again from its description."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli import backbone as backbones
+from pear_cli import knowledge as knowledges
+from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.method import Method
+from pear_cli.config import Backbone, Knowledge, KnowledgeKind, node
+from pear_cli.data.base import Normalization
+from pear_cli.engine import derive
+from pear_cli.errors import ConfigError, CorruptArtifact
+
+PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that rebuilds an adapted model, but its tensors.
+
+    Args:
+        backbone: the frozen network.
+        weights: hash of its weights.
+        method: config node of the method.
+        classes: label names, in logit order.
+        normalization: channel statistics of the input.
+        size: side of the input, in pixels.
+        owners: the share map; empty for methods without adapters.
+        knowledge: what is kept of pruned adapters, and where.
+        timm: the version that the model was made with.
+    """
+
+    backbone: Backbone
+    weights: str
+    method: dict[str, Any]
+    classes: tuple[str, ...]
+    normalization: Normalization
+    size: int
+    owners: dict[str, str | None]
+    knowledge: Knowledge | None
+    timm: str
+
+    def to_json(self) -> dict[str, Any]:
+        knowledge = self.knowledge and dataclasses.asdict(self.knowledge) | {"kind": self.knowledge.kind.value}
+        method = {k: list(v) if isinstance(v, tuple) else v for k, v in self.method.items()}
+        changed = {"normalization": self.normalization.value, "knowledge": knowledge, "method": method}
+        return dataclasses.asdict(self) | changed
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Description":
+        """Validate a description that may come from a stranger.
+
+        Raises:
+            CorruptArtifact: it is not a description.
+        """
+        try:
+            return cls(
+                backbone=node(dict(value["backbone"]), Backbone, "backbone"),
+                weights=str(value["weights"]),
+                method=dict(value["method"]),
+                classes=tuple(str(name) for name in value["classes"]),
+                normalization=Normalization(value["normalization"]),
+                size=int(value["size"]),
+                owners={str(s): None if o is None else str(o) for s, o in value["owners"].items()},
+                knowledge=node(dict(value["knowledge"]), Knowledge, "knowledge") if value["knowledge"] else None,
+                timm=str(value["timm"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
+
+
+def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.Module:
+    """A frozen backbone with new adapters at every site; `model.adaptation` holds them.
+
+    Args:
+        config: the backbone.
+        method: what to attach.
+        num_classes: width of the new, zero classifier.
+        seed: of the adapters' initial values.
+    """
+    model = backbones.build(config, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "adapters"))
+        Adaptation(model, method)
+    for name, parameter in model.named_parameters():
+        if method.adapts(name):
+            parameter.requires_grad_(True)
+    return model
+
+
+def adaptation(model: nn.Module) -> Adaptation:
+    """The adapters of a model that `create` or `rebuild` made."""
+    found = model.adaptation
+    assert isinstance(found, Adaptation)
+    return found
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters, each once, by owner: `adapter.…`, `head.…`, `backbone.…`."""
+    adapters = {f"adapter.{name}": p for name, p in adaptation(model).trained().items()}
+    head = {f"head.{name}": p for name, p in backbones.head(model).named_parameters()}
+    known = {id(p) for p in (*adapters.values(), *head.values(), *adaptation(model).parameters())}
+    rest = {f"backbone.{n}": p for n, p in model.named_parameters() if p.requires_grad and id(p) not in known}
+    return adapters | head | rest
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The trained tensors as they are stored."""
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in trained(model).items()}
+
+
+def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Set the trained parameters, in place.
+
+    Raises:
+        CorruptArtifact: names or shapes that are not the model's.
+    """
+    parameters = trained(model)
+    if parameters.keys() != stored.keys():
+        names = sorted(parameters.keys() ^ stored.keys())
+        raise CorruptArtifact(f"the tensors are not those of this model: {', '.join(names[:3])} …")
+    for name, parameter in parameters.items():
+        if parameter.shape != stored[name].shape:
+            raise CorruptArtifact(f"{name} is {tuple(stored[name].shape)}, not {tuple(parameter.shape)}")
+        parameter.data.copy_(stored[name])
+
+
+def rebuild(
+    description: Description, stored: Mapping[str, Tensor], kept: Mapping[str, Tensor], weights: str | None = None
+) -> nn.Module:
+    """The model that was described, with its trained tensors and its knowledge, in eval mode.
+
+    Args:
+        description: of the model.
+        stored: trained tensors, as `tensors` gave them.
+        kept: encoded knowledge, as `knowledge.encode` gave it.
+        weights: a file with the frozen weights, where the description's own place does not hold them.
+
+    Raises:
+        ConfigError: the frozen weights are missing or others.
+        CorruptArtifact: tensors that do not fit.
+    """
+    config = description.backbone
+    if weights is not None:
+        config = dataclasses.replace(config, weights=weights, pretrained=False)
+    found = backbones.weights_hash(config)
+    if found != description.weights:
+        raise ConfigError(
+            f"the frozen weights of {config.name} are others than this model was adapted on "
+            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); set backbone.weights to the right file"
+        )
+    method = node(description.method | {"lr": 1.0}, Method, "method")
+    model = create(config, method, len(description.classes), seed=0)
+    adapted = adaptation(model)
+    if adapted.owners().keys() != description.owners.keys():
+        raise CorruptArtifact("the share map names other sites than this backbone has")
+    adapted.share(description.owners)
+    if description.knowledge is not None and description.knowledge.kind is not KnowledgeKind.none:
+        adapters = knowledges.decode(kept, method, adapted.sites)
+        adapted.keep(adapters, description.knowledge.beta, description.knowledge.learn_beta)
+    load_tensors(model, stored)
+    return model.eval()
+
+
+def input_size(model: nn.Module) -> int:
+    """Side of the square input, in pixels."""
+    embed: Any = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    config: Any = model.pretrained_cfg
+    return int(size[0] if size is not None else config["input_size"][-1])
+
+
+
+
+@torch.inference_mode()
+def probe(model: nn.Module, size: int) -> Tensor:
+    """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""
+    noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    training = model.training
+    device = next(model.parameters()).device
+    logits: Tensor = model.eval().cpu()(noise)
+    model.to(device).train(training)
+    return logits
+
+
+def check_probe(model: nn.Module, description: Description, stored: Tensor) -> None:
+    """Raise CorruptArtifact if the model answers the fixed batch otherwise than when it was stored."""
+    import importlib.metadata
+
+    now = probe(model, description.size)
+    error = (now - stored).abs().max().item()
+    if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
+        here = importlib.metadata.version("timm")
+        raise CorruptArtifact(
+            f"the model gives other logits than when it was stored (off by {error:.2g}): it was made with timm "
+            f"{description.timm}, this is timm {here}; install timm=={description.timm}, or train again"
+        )

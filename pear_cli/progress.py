@@ -1,0 +1,47 @@
+"""What a running stage says: a live line on a terminal, plain lines elsewhere; always on stderr."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+class Ticker:
+    """Counts the steps of one piece of work."""
+
+    def __init__(self, progress: Progress | None, total: int, title: str) -> None:
+        self.progress, self.title, self.total, self.done = progress, title, total, 0
+        self.task = progress.add_task(title, total=total, note="") if progress else None
+
+    def step(self, note: str = "", to: int | None = None) -> None:
+        """One step, or all up to `to`, is done; `note` says how it went."""
+        self.done = self.done + 1 if to is None else to
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=self.done, note=note)
+        elif note:
+            console.print(f"{self.title} {self.done}/{self.total} {note}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def ticker(title: str, total: int) -> Iterator[Ticker]:
+    """Show the progress of `total` steps while the block runs."""
+    if not console.is_terminal:
+        yield Ticker(None, total, title)
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Ticker(progress, total, title)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    console.print(text, soft_wrap=True, markup=False)

@@ -1,0 +1,1 @@
+"""Scoring: how important every unit of a trained adaptation is (one criterion a function)."""

@@ -1,0 +1,170 @@
+"""What scoring finds: the importance of every unit, how stable it is, and which adapters are alike."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pear_cli.errors import CorruptArtifact
+
+Group = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class ScoredUnit:
+    """One unit: an adapter, named by its home site.
+
+    Args:
+        site: name of the home site.
+        block: index of the block, counted from the input.
+        slot: the kind of site.
+        group: the compatibility group, `Site.group`; only units of one group may share.
+        parameters: how many parameters are the unit's own.
+    """
+
+    site: str
+    block: int
+    slot: str
+    group: Group
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The importance of every unit.
+
+    Args:
+        criterion: name of the criterion.
+        units: in site order, by block, then slot; ties between equal scores break in this order.
+        scores: one finite number a unit; more is more important.
+        images: calibration images that were used.
+        kendall_tau: rank correlation, in [-1, 1], of the scores over the even and over the odd batches;
+            None where the criterion reads no data, there are fewer than two batches, or all scores tie.
+        similarity: `similarity[s][k]` in [0, 1] is the linear CKA of the outputs of the adapters of s and k,
+            both at the input of site s, for every ordered pair within a group.
+
+    Raises:
+        CorruptArtifact: scores that are not finite or not one a unit, a unit twice, a similarity between
+            units that are unknown or of two groups, a number out of its range.
+    """
+
+    criterion: str
+    units: tuple[ScoredUnit, ...]
+    scores: tuple[float, ...]
+    images: int
+    kendall_tau: float | None
+    similarity: Mapping[str, Mapping[str, float]]
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.units) == len(self.scores), f"{len(self.scores)} scores for {len(self.units)} units"
+        )
+        groups = {unit.site: unit.group for unit in self.units}
+        _require(len(groups) == len(self.units), "a unit stands in it twice")
+        for unit, score in zip(self.units, self.scores, strict=True):
+            _require(math.isfinite(score), f"the score of {unit.site} is {score}")
+            _require(unit.parameters >= 0 and unit.block >= 0, f"{unit.site} has a negative size or block")
+        _require(self.images >= 0, f"{self.images} images")
+        tau = self.kendall_tau
+        _require(tau is None or -1 <= tau <= 1, f"kendall_tau is {tau}")
+        for site, row in self.similarity.items():
+            for other, value in row.items():
+                known = site in groups and other in groups
+                _require(known and groups[site] == groups[other], f"a similarity between {site} and {other}")
+                _require(0 <= value <= 1, f"the similarity of {site} and {other} is {value}")
+
+    def by_site(self) -> dict[str, float]:
+        """The score of every unit by the name of its home site, in site order."""
+        return {unit.site: score for unit, score in zip(self.units, self.scores, strict=True)}
+
+    def ascending(self) -> list[ScoredUnit]:
+        """The units, least important first; equal scores in site order."""
+        scores = self.by_site()
+        return sorted(self.units, key=lambda unit: scores[unit.site])  # sorted() is stable
+
+    def descending(self) -> list[ScoredUnit]:
+        """The units, most important first; equal scores in site order."""
+        scores = self.by_site()
+        return sorted(self.units, key=lambda unit: -scores[unit.site])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and numbers; `from_json` reads them back."""
+        units = [
+            {**vars(unit), "group": list(unit.group), "score": score}
+            for unit, score in zip(self.units, self.scores, strict=True)
+        ]
+        return {
+            "criterion": self.criterion,
+            "images": self.images,
+            "kendall_tau": self.kendall_tau,
+            "units": units,
+            "similarity": {site: dict(row) for site, row in self.similarity.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Importance":
+        """Read what `to_json` wrote.
+
+        Raises:
+            CorruptArtifact: anything else.
+        """
+        try:
+            tau = value["kendall_tau"]
+            return cls(
+                criterion=_text(value["criterion"]),
+                units=tuple(_unit(entry) for entry in value["units"]),
+                scores=tuple(_number(entry["score"]) for entry in value["units"]),
+                images=_whole(value["images"]),
+                kendall_tau=None if tau is None else _number(tau),
+                similarity={
+                    _text(site): {_text(other): _number(cka) for other, cka in row.items()}
+                    for site, row in value["similarity"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptArtifact(f"this is no importance: {type(error).__name__} {error}") from None
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two scores of the same units, in [-1, 1]; None where all of one side tie.
+
+        tau_b = Σ sign(a_i - a_j) · sign(b_i - b_j) / sqrt(pairs untied in a · pairs untied in b)
+
+    Source: Kendall 1945, "The treatment of ties in ranking problems".
+    """
+    a, b = (np.sign(np.subtract.outer(side, side)) for side in (np.asarray(first), np.asarray(second)))
+    untied = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return min(1.0, max(-1.0, float((a * b).sum()) / untied)) if untied else None
+
+
+def _unit(entry: Mapping[str, Any]) -> ScoredUnit:
+    slot, width_in, width_out = entry["group"]
+    group = (_text(slot), _whole(width_in), _whole(width_out))
+    return ScoredUnit(
+        _text(entry["site"]), _whole(entry["block"]), _text(entry["slot"]), group, _whole(entry["parameters"])
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise CorruptArtifact(f"this is no importance: {what}")

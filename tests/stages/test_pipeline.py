@@ -1,0 +1,191 @@
+"""The six stages on a tiny model: what holds between one stage and the next."""
+
+import pytest
+import torch
+
+from pear_cli import model as models
+from pear_cli.engine import Trainer
+from pear_cli.errors import CorruptArtifact, MissingArtifact, TrainingError
+from pear_cli.stages import perform as performing
+from pear_cli.stages.base import load_model
+from pear_cli.stages.perform import perform, perform_all
+
+
+def artifacts(experiment, store):
+    names = [name for name in performing.ORDER if name in experiment.plan]
+    return dict(zip(names, (outcome.artifact for outcome in perform_all(experiment, store)), strict=True))
+
+
+def test_a_whole_run_ends_in_an_evaluation_and_a_second_run_reuses_every_stage(make, store):
+    first = perform_all(make(), store)
+    assert [outcome.reused for outcome in first] == [False] * 6
+    assert 0 <= first[-1].artifact.manifest["metrics"]["accuracy"] <= 1
+    assert [outcome.reused for outcome in perform_all(make(), store)] == [True] * 6
+
+
+def test_a_sweep_over_ratios_trains_and_scores_once(make, store):
+    ratios = [perform_all(make(prune__ratio=ratio), store) for ratio in (0, 0.25, 0.5, 0.75)]
+    assert [[o.reused for o in outcomes[:2]] for outcomes in ratios[1:]] == [[True, True]] * 3
+    assert len({outcomes[-1].artifact.key for outcomes in ratios}) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prune__ratio": 0},
+        {"prune__ratio": 0.5, "share__rule": "none", "knowledge__kind": "frozen"},
+    ],
+    ids=["ratio 0", "knowledge alone"],
+)
+def test_right_after_pruning_the_logits_equal_the_dense_ones(make, store, changes):
+    made = artifacts(make(**changes), store)
+    dense, checkpoint = (made[name].tensors("probe")["logits"] for name in ("train", "checkpoint"))
+    torch.testing.assert_close(checkpoint, dense, atol=1e-5, rtol=0)
+
+
+def test_pruning_alone_does_change_the_logits(make, store):
+    made = artifacts(make(share__rule="none", knowledge__kind="none"), store)
+    dense, checkpoint = (made[name].tensors("probe")["logits"] for name in ("train", "checkpoint"))
+    assert (checkpoint - dense).abs().max() > 1e-4
+
+
+def test_a_shared_adapter_is_stored_once_and_loads_as_one_object(make, store):
+    adapt = artifacts(make(prune__ratio=0.5), store)["adapt"]
+    model, description = load_model(adapt)
+    shared = [site for site, owner in description.owners.items() if owner != site]
+    assert shared
+    for site in shared:
+        owner = description.owners[site]
+        here, home = models.adaptation(model).at(site, owner)
+        assert here.owner is home.owner
+        assert not [name for name in adapt.tensors("adapters") if name.startswith(f"adapter.{site}.")]
+        assert adapt.tensors("knowledge")[f"{site}.down"].shape == (2, 16)
+
+
+def test_a_loaded_model_repeats_the_logits_of_the_evaluation(make, store):
+    experiment = make()
+    made = artifacts(experiment, store)
+    model, description = load_model(made["adapt"])
+    from pear_cli import engine
+
+    images = experiment.dataset.load("test", description.size)
+    statistics = engine.statistics(model, description.normalization)
+    batches = engine.Batches(images, statistics, torch.device("cpu"))
+    again = engine.evaluate(model, batches, engine.device(experiment.runtime))
+    torch.testing.assert_close(again.logits, made["eval"].tensors("predictions")["logits"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rule", ["none", "ranked"])
+def test_every_trained_parameter_gets_a_gradient_after_sharing_and_the_backbone_none(make, store, rule):
+    checkpoint = artifacts(make(share__rule=rule, knowledge__learn_beta=True), store)["checkpoint"]
+    model, description = load_model(checkpoint)
+    for parameter in models.trained(model).values():
+        parameter.data.normal_()
+    model(torch.randn(3, 3, description.size, description.size)).square().sum().backward()
+    with_gradient = {id(p) for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert with_gradient == {id(p) for p in models.trained(model).values()}
+    assert any(name.endswith(".beta") for name in models.trained(model))
+
+
+def test_two_seeded_runs_are_equal_to_the_bit_and_another_seed_is_not(make, store, tmp_path):
+    from pear_cli.store import Store
+
+    one, again = artifacts(make(), store), artifacts(make(), Store(tmp_path / "other"))
+    for name in one:
+        assert one[name].manifest["files"] == again[name].manifest["files"], name
+    other = artifacts(make(seed=1), store)
+    assert one["train"].manifest["files"] != other["train"].manifest["files"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"select": "val"}], ids=["last", "val"])
+@pytest.mark.parametrize("phase", ["train", "adapt"])
+def test_training_that_was_cut_off_goes_on_as_if_it_never_had(make, store, tmp_path, monkeypatch, phase, changes):
+    from pear_cli.store import Store
+
+    changes = {"optim__epochs": 3, "optim__adapt_epochs": 3, **changes}
+    whole = artifacts(make(**changes), store)[phase]
+    epoch, broken = Trainer.epoch, Store(tmp_path / "broken")
+
+    def stop_at_the_third(self, index):
+        if index == 2 and (self.phase == "shared") == (phase == "adapt"):
+            raise KeyboardInterrupt
+        return epoch(self, index)
+
+    monkeypatch.setattr(Trainer, "epoch", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts(make(**changes), broken)
+    seen = []
+    monkeypatch.setattr(Trainer, "epoch", lambda self, index: seen.append(index) or epoch(self, index))
+    resumed = artifacts(make(**changes), broken)[phase]
+    assert seen[0] == 2
+    assert resumed.manifest["files"] == whole.manifest["files"]
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_epoch(make, store, monkeypatch):
+    epoch = Trainer.epoch
+
+    def break_the_second(self, index):
+        if index == 1:
+            self.trained["head.weight"].data.fill_(float("nan"))
+        return epoch(self, index)
+
+    monkeypatch.setattr(Trainer, "epoch", break_the_second)
+    with pytest.raises(TrainingError, match="the loss is nan in epoch 2, update 1"):
+        perform("train", make(), store)
+    step = make().plan["train"]
+    assert store.find(step.stage, step.key) is None
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    assert len(perform("train", make(), store).artifact.json("history")) == 2
+
+
+def test_a_missing_stage_is_named_with_the_command_that_makes_it(make, store):
+    with pytest.raises(MissingArtifact, match="nothing trained for this configuration yet; run: pear train"):
+        perform("score", make(), store)
+    with pytest.raises(MissingArtifact, match="run: pear run"):
+        perform("eval", make(), store)
+
+
+def test_validation_selects_the_earliest_best_epoch_and_the_oracle_is_labelled(make, store):
+    history = perform("train", make(select="val", optim__epochs=4), store).artifact
+    scores = [record["val200_accuracy"] for record in history.json("history")]
+    assert history.manifest["metrics"]["selected_epoch"] == scores.index(max(scores)) + 1
+    oracle = perform_all(make(select="test_oracle"), store)[-1].artifact
+    assert oracle.manifest["metrics"]["select"] == "test_oracle"
+
+
+@pytest.mark.parametrize("target", ["linear.LinearProbe", "full.FullFineTuning"])
+def test_a_method_without_adapters_trains_as_long_as_the_others_and_is_evaluated(make, store, target):
+    method = {"_target_": f"pear_cli.adapters.{target}", "lr": 0.01, "slots": []}
+    experiment = make(method=method)
+    assert list(experiment.plan) == ["train", "eval"]
+    train, evaluation = perform_all(experiment, store)
+    assert train.artifact.manifest["metrics"]["epochs"] == 4
+    model, _ = load_model(train.artifact)
+    assert evaluation.artifact.manifest["accounting"]["trainable_params"] == sum(
+        p.numel() for p in models.trained(model).values()
+    )
+
+
+def test_the_optimizer_state_of_kept_adapters_survives_pruning(make, store):
+    made = artifacts(make(), store)
+    dense, kept = (made[name].tensors("optimizer") for name in ("train", "checkpoint"))
+    assert set(kept) < set(dense)
+    assert all(torch.equal(kept[name], dense[name]) for name in kept)
+
+
+@pytest.mark.parametrize("kind", ["none", "frozen", "lowrank", "int8", "absorb"])
+def test_every_kind_of_knowledge_adapts_and_evaluates(make, store, kind):
+    made = artifacts(make(knowledge__kind=kind), store)
+    costs = made["checkpoint"].manifest["accounting"]
+    assert costs["trainable_params_without_head"] == 4 * 2 * (16 + 16)
+    assert ("knowledge.safetensors" in made["adapt"].manifest["files"]) == (kind in ("frozen", "lowrank", "int8"))
+
+
+def test_an_altered_tensor_is_found_on_loading(make, store):
+    train = perform("train", make(), store).artifact
+    file = train.path / "adapters.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 16
+    file.write_bytes(content)
+    with pytest.raises(CorruptArtifact, match=r"adapters\.safetensors"):
+        perform("score", make(), store)
