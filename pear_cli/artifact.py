@@ -108,7 +108,7 @@ class Artifact:
         return content
 
     def tensors(self, name: str) -> "dict[str, Tensor]":
-        """Return the tensors of a safetensors file, on the CPU, in the dtypes that were saved (see `read`)."""
+        """Return the tensors of a safetensors file, on the CPU, in the dtypes as saved (see `read`)."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 

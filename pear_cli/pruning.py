@@ -54,7 +54,7 @@ def choose(importance: Importance, config: Prune) -> Pruned:
 
 def _scopes(ranked: list[ScoredUnit], scope: Scope) -> dict[str, list[ScoredUnit]]:
     """The units that compete with each other, each list least important first."""
-    if scope is Scope.all:
+    if scope is Scope["global"]:
         return {"": ranked}
     scopes: dict[str, list[ScoredUnit]] = {}
     for unit in sorted(ranked, key=lambda unit: unit.block):

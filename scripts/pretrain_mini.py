@@ -4,8 +4,8 @@
 
 The backbone is timm's VisionTransformer at 32x32 with patches of 8: 17 tokens, width 128, 12 blocks, 4
 attention heads, 2,406,528 parameters. Eleven linear heads on its class token name what `pretrain_images`
-drew: the glyph, fractal, texture or shape; where it is, how large, which way it points; how many there are and
-in which cells. The loss is the weighted sum of their cross-entropies, each over the images that carry the
+drew: the glyph, fractal, texture or shape; where it is, how large, which way it points; how many there are
+and in which cells. The loss is the weighted sum of their cross-entropies, each over the images that carry the
 label. The heads are thrown away.
 
 Muon for the matrices of the blocks, AdamW for the rest; the learning rate warms up for 100 steps, stays until
@@ -34,7 +34,7 @@ import torch.distributed as dist
 from pretrain_images import World
 from pretrain_student import ARCHITECTURE, MEAN, NAME, STD, Student, evaluate, loss_of, probe
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 TRAIN = 0  # the stream of images it learns from
 CHECKPOINT_SECONDS, LOG_STEPS, WARM_UP = 180, 50, 100
@@ -90,119 +90,132 @@ def save_weights(student: Student, path: Path, note: dict[str, object]) -> None:
     write_whole(path, lambda p: save_file(tensors, p, {k: str(v) for k, v in recipe.items()}))
 
 
+class Run:
+    """One process's share of the training; every process holds the same weights, rank 0 writes."""
+
+    def __init__(self, rank: int, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.rank, self.args = rank, args
+        self.world, self.student = World(args.seed, args.device), Student().to(args.device)
+        self.optimizers, self.budget = optimizers_of(self.student), Budget(args.images, args.minutes)
+        self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.peaks = [group["lr"] for group in self.groups]
+        self.steps, self.seconds, self.state_path = 0, 0.0, args.work / "state.pt"
+        if self.state_path.exists():
+            self.load()
+
+    def load(self) -> None:
+        state = torch.load(self.state_path, map_location=self.args.device, weights_only=True)
+        seed, batch = state["seed"], state["batch"]
+        if (seed, batch) != (self.args.seed, self.args.batch):
+            sys.exit(f"{self.state_path} is of seed {seed} and batch {batch}: choose another --work")
+        self.student.load_state_dict(state["student"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.steps, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        state = {
+            "seed": self.args.seed,
+            "batch": self.args.batch,
+            "step": self.steps,
+            "seconds": self.seconds,
+            "student": self.student.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        write_whole(self.state_path, lambda path: torch.save(state, path))
+
+    @property
+    def images(self) -> int:
+        return self.steps * self.args.batch
+
+    @property
+    def progress(self) -> float:
+        return self.budget.progress(self.images, self.seconds)
+
+    def step(self, clock: float) -> float:
+        """One batch; `clock` is when training would have begun without a pause. -> the mean loss"""
+        rate = self.budget.rate(self.steps, self.progress)
+        for group, peak in zip(self.groups, self.peaks, strict=True):
+            group["lr"] = peak * rate
+        share, processes = self.args.batch // self.args.processes, self.args.processes
+        batch = self.world.batch(share, TRAIN, self.steps * processes + self.rank)
+        self.student.train()
+        loss = loss_of(self.student(batch.pixels), batch)
+        self.student.zero_grad()
+        loss.backward()
+        mean, self.seconds = self.averaged(loss.detach(), time.monotonic() - clock)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.steps += 1
+        return mean
+
+    def averaged(self, loss: Tensor, seconds: float) -> tuple[float, float]:
+        """Average the gradients and the loss over processes; all take rank 0's clock."""
+        if self.args.processes == 1:
+            return loss.item(), seconds
+        gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
+        clock = torch.tensor([seconds if self.rank == 0 else 0.0]) * self.args.processes
+        flat = torch.cat([*(g.flatten() for g in gradients), loss.view(1), clock])
+        dist.all_reduce(flat)
+        flat /= self.args.processes
+        *parts, mean, clock = flat.split([*(g.numel() for g in gradients), 1, 1])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return mean.item(), clock.item()
+
+    def snapshot(self, finished: bool = False) -> dict[str, object]:
+        note = {"seed": self.args.seed, "images": self.images, "finished": finished}
+        save_weights(self.student, self.args.out, note)
+        return note
+
+
 def train(rank: int, args: argparse.Namespace) -> None:
-    """One process's share of the run; every process holds the same weights, rank 0 writes."""
+    """From the last state, or from the start, to the end of the budget or `--stop-at`."""
     if args.processes > 1:
         torch.set_num_threads(1)
         meeting = f"file://{(args.work / 'meeting').resolve()}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.processes)
-    torch.manual_seed(args.seed)
-    world, student = World(args.seed, args.device), Student().to(args.device)
-    optimizers, budget = optimizers_of(student), Budget(args.images, args.minutes)
-    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    step, before = 0, 0.0
-    state_path = args.work / "state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, map_location=args.device, weights_only=True)
-        if (state["seed"], state["batch"]) != (args.seed, args.batch):
-            sys.exit(
-                f"{state_path} belongs to seed {state['seed']} and batch {state['batch']}: choose another --work"
-            )
-        student.load_state_dict(state["student"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        step, before = state["step"], state["seconds"]
-
-    def save_state() -> None:
-        state = {
-            "seed": args.seed, "batch": args.batch, "step": step, "seconds": seconds,
-            "student": student.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
-        }  # fmt: skip
-        write_whole(state_path, lambda path: torch.save(state, path))
-
-    parameters = list(student.parameters())
-    share = args.batch // args.processes
-    start, seconds = time.monotonic(), before
-    logged = saved = start
-    snapshot = start
-    while (progress := budget.progress(step * args.batch, seconds)) < 1 and step != args.stop_at:
-        rate = budget.rate(step, progress)
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * rate
-        student.train()
-        batch = world.batch(share, TRAIN, step * args.processes + rank)
-        loss = loss_of(student(batch.pixels), batch)
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
-        seconds = before + time.monotonic() - start
-        loss, seconds = average(parameters, loss.detach(), seconds, rank, args.processes)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        if rank:
-            continue
+    run = Run(rank, args)
+    logged = saved = shown = time.monotonic()
+    clock = logged - run.seconds
+    while run.progress < 1 and run.steps != args.stop_at:
+        loss = run.step(clock)
         now = time.monotonic()
-        if step % LOG_STEPS == 0:
+        if rank == 0 and run.steps % LOG_STEPS == 0:
             speed, logged = LOG_STEPS * args.batch / (now - logged), now
-            print(
-                f"step {step}  images {step * args.batch}  {100 * progress:.1f}%  loss {loss:.3f}  rate {rate:.2f}"
-                f"  {speed:.0f} images/s  {seconds / 60:.1f} min", file=sys.stderr, flush=True,
-            )  # fmt: skip
-        if now - saved > CHECKPOINT_SECONDS:
-            save_state()
+            line = f"step {run.steps}  images {run.images}  {100 * run.progress:.1f}%  loss {loss:.3f}"
+            log(f"{line}  {speed:.0f} images/s  {run.seconds / 60:.1f} min")
+        if rank == 0 and now - saved > CHECKPOINT_SECONDS:
+            run.save()
             saved = now
-        if now - snapshot > 60 * args.snapshot_minutes:
-            save_weights(
-                student, args.out, {"seed": args.seed, "images": step * args.batch, "finished": False}
-            )
-            snapshot = now
-            heads = evaluate(student, world, batches=4, size=256)
-            print(f"snapshot {json.dumps(heads)}", file=sys.stderr, flush=True)
+        if rank == 0 and now - shown > 60 * args.snapshot_minutes:
+            run.snapshot()
+            shown = now
+            log(f"snapshot {json.dumps(evaluate(run.student, run.world, batches=4, size=256))}")
     if rank == 0:
-        save_state()
+        run.save()
     if args.processes > 1:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def average(
-    parameters: list[nn.Parameter], loss: Tensor, seconds: float, rank: int, processes: int
-) -> tuple[float, float]:
-    """Average the gradients and the loss over processes; all take rank 0's clock."""
-    if processes == 1:
-        return (loss.item() if loss.device.type == "cpu" else float("nan")), seconds
-    clock = torch.tensor([seconds if rank == 0 else 0.0]) * processes
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None] + [loss.view(1), clock])
-    dist.all_reduce(flat)
-    flat /= processes
-    offset = 0
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
-            offset += p.numel()
-    mean, clock_of_rank_0 = flat[offset:].tolist()
-    return mean, clock_of_rank_0
+def log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def finish(args: argparse.Namespace) -> None:
     """Weights, and what they are worth, from the last state."""
-    state = torch.load(args.work / "state.pt", map_location=args.device, weights_only=True)
-    student = Student().to(args.device)
-    student.load_state_dict(state["student"])
-    seen = state["step"] * state["batch"]
-    done = Budget(args.images, args.minutes).progress(seen, state["seconds"]) >= 1
-    note = {"seed": args.seed, "images": seen, "finished": done}
-    save_weights(student, args.out, note)
+    run = Run(0, args)
     results: dict[str, object] = {
-        **note,
-        "steps": state["step"],
-        "batch": state["batch"],
+        **run.snapshot(finished=run.progress >= 1),
+        "steps": run.steps,
+        "batch": args.batch,
         "processes": args.processes,
         "device": args.device,
-        "minutes": round(state["seconds"] / 60, 1),
-        "heads": evaluate(student, World(args.seed, args.device)),
+        "minutes": round(run.seconds / 60, 1),
+        "heads": evaluate(run.student, run.world),
     }
     if args.probe:
         results["probe"] = probe(timm.create_model(NAME, **ARCHITECTURE, checkpoint_path=str(args.out)))
@@ -211,7 +224,7 @@ def finish(args: argparse.Namespace) -> None:
     text = json.dumps(results, indent=2) + "\n"
     for path in (args.out.with_suffix(".json"), args.work / "results.json"):
         write_whole(path, lambda p: p.write_text(text))
-    print(text, file=sys.stderr)
+    log(text)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

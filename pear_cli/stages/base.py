@@ -1,6 +1,6 @@
 """What a stage is given, and what it gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,14 +33,19 @@ class Job:
         step: the stage and its key.
         inputs: the artifacts that it reads, by step.
         draft: where its files go.
-        workspace: a folder that survives a kill; training keeps its last epoch there.
+        make_workspace: makes `workspace`.
     """
 
     experiment: Experiment
     step: Step
     inputs: Mapping[str, Artifact]
     draft: Draft
-    workspace: Path
+    make_workspace: Callable[[], Path]
+
+    @cached_property
+    def workspace(self) -> Path:
+        """A folder that survives a kill; training keeps its last epoch there."""
+        return self.make_workspace()
 
     @cached_property
     def device(self) -> Device:
@@ -82,3 +87,8 @@ def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
     """The encoded knowledge of an artifact; empty where it keeps none."""
     return artifact.tensors(KNOWLEDGE) if f"{KNOWLEDGE}.safetensors" in artifact.manifest["files"] else {}
 
+
+def stored_bytes(folder: Path) -> dict[str, int]:
+    """What a task's model takes on disk: adapters, classifier and knowledge, not the optimizer's state."""
+    sizes = [file.stat().st_size for name in (ADAPTERS, KNOWLEDGE) for file in folder.glob(f"{name}.safetensors")]
+    return {"stored_bytes": sum(sizes)} if sizes else {}

@@ -1,26 +1,22 @@
 """Perform one stage of an experiment, or all of them; what is in the store already is reused."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 
 from pear_cli import progress
 from pear_cli.errors import MissingArtifact
 from pear_cli.experiment import ORDER, Experiment, Step
-from pear_cli.stages.base import Job, Result
-from pear_cli.stages.checkpoint import checkpoint
-from pear_cli.stages.evaluate import evaluate
-from pear_cli.stages.prune_share import prune_share
-from pear_cli.stages.score import score
-from pear_cli.stages.train import train
 from pear_cli.store import Artifact, Store, environment
 
-STAGES: Mapping[str, Callable[[Job], Result]] = {
-    "train": train,
-    "score": score,
-    "prune-share": prune_share,
-    "checkpoint": checkpoint,
-    "eval": evaluate,
+# Each is a function of the module of its name; loaded when it has work to do, for it loads torch.
+STAGES = {
+    "train": "train",
+    "score": "score",
+    "prune-share": "prune_share",
+    "checkpoint": "checkpoint",
+    "eval": "evaluate",
 }
 
 COMMANDS = {"train": "train", "adapt": "train phase=shared", **{s: s for s in ORDER if s not in ("train", "adapt")}}
@@ -71,10 +67,14 @@ def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
 
 
 def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact]) -> Artifact:
+    from pear_cli.stages.base import Job
+
     start = time.perf_counter()
+    name = STAGES[step.stage]
+    stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
     with store.draft(step.stage, step.key) as draft:
-        job = Job(experiment, step, inputs, draft, store.workspace(step.stage, step.key))
-        result = STAGES[step.stage](job)
+        job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key))
+        result = stage(job)
         return draft.publish(
             inputs={name: needed.key for name, needed in step.inputs.items()},
             config=step.config,

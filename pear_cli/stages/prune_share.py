@@ -2,7 +2,7 @@
 
 from pear_cli.pruning import choose
 from pear_cli.scoring.importance import Importance
-from pear_cli.sharing.share_map import assign_owners
+from pear_cli.sharing.rules import assign_owners
 from pear_cli.stages.base import Job, Result
 
 
@@ -12,4 +12,4 @@ def prune_share(job: Job) -> Result:
     pruned = choose(importance, job.experiment.prune)
     share_map = assign_owners(importance, pruned, job.experiment.share.rule)
     job.draft.save_json("share_map", share_map.to_json())
-    return Result({"units": len(share_map.owners), "pruned": len(pruned.units), "notes": list(share_map.notes)})
+    return Result({"units": len(share_map.owners), "pruned": len(pruned.sites), "notes": list(share_map.notes)})

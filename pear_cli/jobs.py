@@ -1,0 +1,183 @@
+"""Hydra's task functions: one job is one command on one composed config.
+
+A job leaves `result.json` in its output folder, whatever becomes of it, and writes nothing to stdout: under
+a launcher it may run in another process, and whoever started it reads the file.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pear_cli.errors import ConfigError, PearError
+
+if TYPE_CHECKING:
+    from pear_cli.experiment import Experiment
+    from pear_cli.stages.perform import Outcome
+    from pear_cli.store import Store
+
+    Work = Callable[[Experiment, Store], Outcome]
+
+RESULT = "result.json"
+
+
+class JobFailed(CompactHydraException):
+    """A job failed; its result file has the whole error."""
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train the adapters: dense, or with phase=shared after sharing."""
+    from pear_cli.config import Phase
+
+    return _job("train", cfg, _step_of(lambda e: "adapt" if e.phase is Phase.shared else "train"))
+
+
+def score(cfg: DictConfig) -> float | None:
+    """Score the importance of every unit."""
+    return _job("score", cfg, _step_of(lambda e: "score"))
+
+
+def prune_share(cfg: DictConfig) -> float | None:
+    """Choose what is pruned and who serves in its place."""
+    return _job("prune-share", cfg, _step_of(lambda e: "prune-share"))
+
+
+def checkpoint(cfg: DictConfig) -> float | None:
+    """Make the knowledge checkpoint."""
+    return _job("checkpoint", cfg, _step_of(lambda e: "checkpoint"))
+
+
+def evaluate(cfg: DictConfig) -> float | None:
+    """Evaluate on the test set."""
+    return _job("eval", cfg, _step_of(lambda e: "eval"))
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Perform every stage of the experiment."""
+    return _job("run", cfg, _every_step)
+
+
+def _step_of(name: "Callable[[Experiment], str]") -> "Work":
+    def work(experiment: "Experiment", store: "Store") -> "Outcome":
+        step = name(experiment)
+        if step not in experiment.plan:
+            method = type(experiment.method).__name__
+            raise ConfigError(f"{method} has no adapters to score, prune or share; run: pear run method=lora")
+        from pear_cli.stages.perform import perform
+
+        return perform(step, experiment, store)
+
+    return work
+
+
+def _every_step(experiment: "Experiment", store: "Store") -> "Outcome":
+    if experiment.phase is not None:
+        raise ConfigError(f"phase = {experiment.phase.value}: pear run goes through both phases; leave phase out")
+    from pear_cli import progress
+    from pear_cli.stages.perform import perform_all
+
+    if not experiment.method.has_units:
+        method = type(experiment.method).__name__
+        progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")
+    return perform_all(experiment, store)[-1]
+
+
+def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
+    """Carry out a command and leave its result file.
+
+    Returns:
+        The accuracy of an evaluation, which a sweeper may optimise; None where there is none.
+
+    Raises:
+        JobFailed: whatever went wrong, in one or two lines.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    sweeping = hydra.mode == RunMode.MULTIRUN
+    overrides = list(hydra.overrides.task)
+    record = {"command": command, "job": hydra.job.num if sweeping else None, "overrides": overrides}
+    (folder / RESULT).unlink(missing_ok=True)
+    with stdout_to_stderr():
+        try:
+            record |= _carry_out(cfg, Path(hydra.runtime.cwd), tuple(overrides), work)
+        except Exception as error:
+            message = describe(error)
+            kind, trace = type(error).__name__, traceback.format_exc()
+            record |= {"error": {"type": kind, "message": message, "traceback": trace}}
+            if sweeping:
+                logging.getLogger(__name__).error("job %s: %s", record["job"], message)
+            raise JobFailed(message) from error
+        finally:
+            if len(record) > 3:  # an interrupted job has no result
+                _write(folder / RESULT, record)
+    accuracy = record["metrics"].get("accuracy")
+    return None if accuracy is None else float(accuracy)
+
+
+def _carry_out(cfg: DictConfig, launched_from: Path, overrides: tuple[str, ...], work: "Work") -> dict[str, Any]:
+    from pear_cli.experiment import Experiment
+    from pear_cli.store import Store
+
+    start = time.perf_counter()
+    _make_absolute(cfg, launched_from)
+    experiment = Experiment.from_config(cfg, overrides)
+    outcome = work(experiment, Store(Path(experiment.runtime.store)))
+    artifact = outcome.artifact
+    return {
+        "artifact": str(artifact.path),
+        "stage": artifact.stage,
+        "key": artifact.key,
+        "reused": outcome.reused,
+        "metrics": artifact.manifest["metrics"],
+        "accounting": artifact.manifest["accounting"],
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _make_absolute(cfg: DictConfig, folder: Path) -> None:
+    """Let relative paths count from where pear was started, wherever the job runs."""
+    with open_dict(cfg):
+        for key in ("runtime.store", "dataset.root"):
+            path = OmegaConf.select(cfg, key)
+            if isinstance(path, str):
+                OmegaConf.update(cfg, key, os.path.abspath(folder / Path(path).expanduser()))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong in one or two lines; an error that is not the user's says where to look."""
+    if isinstance(error, PearError):
+        return str(error)
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}; PEAR_TRACEBACK=1 shows where" if first else type(error).__name__
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send all that is written to stdout to stderr, also by other libraries and child processes."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

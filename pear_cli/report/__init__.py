@@ -1,0 +1,1 @@
+"""What a person reads: listings, summaries and drawings of what the store holds."""

@@ -1,0 +1,225 @@
+"""What the store holds, one row an artifact, read from manifests alone."""
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pear_cli.canonical import canonical
+from pear_cli.errors import StoreError
+from pear_cli.experiment import ORDER
+from pear_cli.report.filters import Filter
+from pear_cli.report.lineage import Lineage
+from pear_cli.store import Artifact, Store
+
+PROTOCOL = (
+    "select",
+    "dataset.normalization",
+    "dataset.train_split",
+    "dataset.test_split",
+    "dataset.split_seed",
+    "backbone.name",
+    "backbone.mean",
+    "backbone.std",
+)
+"""Settings that two evaluations must have in common to be compared."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact, and the experiment that it belongs to."""
+
+    lineage: Lineage
+
+    @property
+    def artifact(self) -> Artifact:
+        return self.lineage.artifact
+
+    @property
+    def step(self) -> str:
+        """Name of the step in its experiment; `adapt` is the second training."""
+        adapted = self.artifact.stage == "train" and "checkpoint" in self.artifact.inputs
+        return "adapt" if adapted else self.artifact.stage
+
+    @functools.cached_property
+    def measured(self) -> dict[str, Any]:
+        """Metrics and costs by name, and what the manifest says of itself."""
+        manifest = self.artifact.manifest
+        own = {
+            "stage": self.artifact.stage,
+            "key": self.artifact.key,
+            "label": self.lineage.label,
+            "created": manifest["created_at"],
+            "seconds": self.seconds,
+        }
+        return {**manifest["accounting"], **manifest["metrics"], **own}
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole experiment for an evaluation, else of the stage alone."""
+        evaluated = self.artifact.stage == "eval"
+        return self.lineage.seconds if evaluated else float(self.artifact.manifest["seconds"])
+
+    def value(self, key: str) -> Any:
+        """What a filter or a column asks for; None where the row has none."""
+        found = self.lineage.setting(key)
+        return self.measured.get(key) if found is None else found
+
+    def keys(self) -> set[str]:
+        """All that `value` knows of this row."""
+        return {*self.lineage.settings, *self.measured}
+
+    def to_json(self) -> dict[str, Any]:
+        """All that a comparison needs."""
+        manifest = self.artifact.manifest
+        return {
+            "stage": self.artifact.stage,
+            "key": self.artifact.key,
+            "path": str(self.artifact.path),
+            "label": self.lineage.label,
+            "seed": self.value("seed"),
+            "select": self.value("select"),
+            "config": self.lineage.config,
+            "provenance": self.lineage.provenance,
+            "metrics": manifest["metrics"],
+            "accounting": manifest["accounting"],
+            "environment": manifest["environment"],
+            "inputs": self.artifact.inputs,
+            "missing_inputs": list(self.lineage.missing),
+            "seconds": manifest["seconds"],
+            "experiment_seconds": self.lineage.seconds,
+            "created_at": manifest["created_at"],
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that differ only in their seed, newest first; all but evaluations stand alone."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    def values(self, key: str) -> list[float]:
+        """The numbers that the rows have for `key`."""
+        found = [row.value(key) for row in self.rows]
+        return [value for value in found if isinstance(value, int | float)]
+
+    def mean(self, key: str) -> float | None:
+        """The mean over the rows; whole numbers that agree stay whole."""
+        values = self.values(key)
+        if not values:
+            return None
+        return values[0] if len(set(values)) == 1 else sum(values) / len(values)
+
+
+def rows(
+    store: Store,
+    filters: Sequence[str] = (),
+    *,
+    on_error: Callable[[Path, StoreError], None] | None = None,
+) -> list[Row]:
+    """The rows that pass every filter, by stage, then dataset, method and prune ratio, oldest first.
+
+    Args:
+        filters: such as `stage=eval`, `prune.ratio>=0.5`.
+        on_error: told of each artifact whose manifest cannot be read; those are left out.
+
+    Raises:
+        ConfigError: a filter that is not understood, or names a key that no row has.
+    """
+    conditions = [Filter.parse(text) for text in filters]
+    artifacts = {(a.stage, a.key): a for a in store.artifacts(on_error=on_error)}
+    everything = [Row(Lineage.of(a, lambda stage, key: artifacts.get((stage, key)))) for a in artifacts.values()]
+    known = {key for row in everything for key in row.keys()} if conditions else set()  # noqa: SIM118
+    for condition in conditions:
+        condition.check(known)
+    chosen = [row for row in everything if all(c.accepts(row.value(c.key)) for c in conditions)]
+    return sorted(chosen, key=_order)
+
+
+def row(artifact: Artifact, store: Store) -> Row:
+    """The row of one artifact."""
+    return Row(Lineage.of(artifact, store.find))
+
+
+def json_lines(listed: Iterable[Row]) -> list[str]:
+    """One line of JSON a row."""
+    return [json.dumps(row.to_json(), allow_nan=False) for row in listed]
+
+
+def groups(listed: Sequence[Row]) -> list[Group]:
+    """Put evaluations together that differ only in their seed; of equal seeds the newest counts.
+
+    Evaluations whose inputs are gone stand alone: what they evaluated is not known for sure.
+    """
+    together: dict[str, list[Row]] = defaultdict(list)
+    seen: dict[str, int] = defaultdict(int)
+    for row in sorted(listed, key=lambda row: row.artifact.created, reverse=True):
+        name = row.artifact.key
+        if row.artifact.stage == "eval" and not row.lineage.missing:
+            name = _identity(row)
+            repeat = f"{name} {row.value('seed')}"
+            seen[repeat] += 1
+            name += f" {seen[repeat]}"
+        together[name].append(row)
+    found = {id(row): members for members in together.values() for row in members}
+    ordered = {id(found[id(row)]): found[id(row)] for row in listed}
+    return [Group(tuple(members)) for members in ordered.values()]
+
+
+def protocol_notes(listed: Iterable[Row]) -> list[str]:
+    """What a reader who compares these evaluations must know."""
+    evaluations = [row for row in listed if row.artifact.stage == "eval"]
+    notes = []
+    if any(row.value("select") == "test_oracle" for row in evaluations):
+        notes.append("test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare")
+    differing = []
+    for key in PROTOCOL:
+        values = {_plain(row.value(key)) for row in evaluations if not row.lineage.missing}
+        if len(values) > 1:
+            differing.append(f"{key} ({', '.join(sorted(values))})")
+    weights = {str(row.lineage.provenance["weights"]) for row in evaluations if "weights" in row.lineage.provenance}
+    if len(weights) > 1:
+        differing.append(f"frozen weights ({', '.join(sorted(w[:8] for w in weights))})")
+    if differing:
+        notes.append(f"these evaluations differ in protocol: {'; '.join(differing)}")
+    gone = sum(bool(row.lineage.missing) for row in evaluations)
+    if gone:
+        notes.append(f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known")
+    return notes
+
+
+def _identity(row: Row) -> str:
+    """What an evaluation is, but for its seed."""
+    settings = {key: value for key, value in row.lineage.settings.items() if key != "seed"}
+    return canonical({"settings": settings, "provenance": row.lineage.provenance})
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    def text(key: str) -> str:
+        return _plain(row.value(key))
+
+    def number(key: str) -> float:
+        found = row.value(key)
+        return float(found) if isinstance(found, int | float) else -1.0
+
+    return (
+        ORDER.index(row.step) if row.step in ORDER else len(ORDER),
+        text("dataset.name"),
+        text("method"),
+        number("prune.ratio"),
+        text("share.rule"),
+        text("knowledge.kind"),
+        row.artifact.manifest["created_at"],
+        row.artifact.key,
+    )
+
+
+def _plain(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,66 @@
+"""How numbers and names are spelled for a reader."""
+
+from collections.abc import Sequence
+
+from pear_cli.report.interval import mean_and_interval
+
+
+def printable(text: str) -> str:
+    """The text with control and unprintable characters escaped: a name is never a terminal command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def value(setting: object) -> str:
+    """A setting as the command line takes it."""
+    if setting is None:
+        return "null"
+    if isinstance(setting, bool):
+        return str(setting).lower()
+    if isinstance(setting, list | tuple):
+        return f"[{','.join(value(item) for item in setting)}]"
+    return printable(str(setting))
+
+
+def number(x: float | None) -> str:
+    """A measured number with four digits; whole numbers in full."""
+    if x is None:
+        return ""
+    return f"{x:,}".replace(",", " ") if isinstance(x, int) else f"{x:.4g}"
+
+
+def count(n: float | None) -> str:
+    """A number of parameters: 812, 26.1k, 85.8M."""
+    return "" if n is None else _scaled(n, 1000, ("", "k", "M", "G"))
+
+
+def size(n: float | None) -> str:
+    """A size on disk: 812 B, 104 KiB, 3.3 MiB."""
+    return "" if n is None else _scaled(n, 1024, (" B", " KiB", " MiB", " GiB"))
+
+
+def duration(seconds: float | None) -> str:
+    """A time: 0.4s, 31s, 12m05, 3h20."""
+    if seconds is None:
+        return ""
+    if seconds < 59.5:
+        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02}" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}"
+
+
+def percent(values: Sequence[float]) -> str:
+    """A share in percent; of several runs the mean, its 95% interval and the number of runs."""
+    if not values:
+        return ""
+    mean, spread = mean_and_interval(values)
+    if spread is None:
+        return f"{100 * mean:.2f}"
+    return f"{100 * mean:.2f} ± {100 * spread:.2f} (n={len(values)})"
+
+
+def _scaled(n: float, base: int, units: tuple[str, ...]) -> str:
+    power = 0
+    while abs(n) >= base and power < len(units) - 1:
+        n, power = n / base, power + 1
+    digits = f"{n:.0f}" if power == 0 or abs(n) >= 100 else f"{n:.1f}"
+    return digits + units[power]

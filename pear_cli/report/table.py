@@ -1,0 +1,105 @@
+"""The two tables: all that is there, and what an experiment came to."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from pear_cli.errors import StoreError
+from pear_cli.report import layout, spelling
+from pear_cli.report.layout import Column
+from pear_cli.report.listing import Group, Row, groups, protocol_notes
+from pear_cli.store import Artifact, Store
+
+KEY_DIGITS = 8
+
+
+def print_listing(rows: Sequence[Row], console: Console) -> None:
+    """Print all rows; evaluations that differ only in their seed share a line."""
+    if not rows:
+        layout.write(console, [Text("no artifacts")])
+        return
+    lines = layout.table(listing_columns(groups(rows)), layout.width_of(console))
+    layout.write(console, [*lines, *_notes(rows)])
+
+
+def print_closing(rows: Sequence[Row], console: Console) -> None:
+    """Print what evaluations came to: accuracy beside what the model costs.
+
+    Raises:
+        StoreError: a row that is no evaluation.
+    """
+    for row in rows:
+        if row.artifact.stage != "eval":
+            raise StoreError(f"{row.artifact.path} is a {row.artifact.stage} artifact; a table needs evaluations")
+    lines = layout.table(closing_columns(groups(rows)), layout.width_of(console))
+    sharing = Text("sharing saves storage and trained parameters, not multiply-accumulates", style="dim")
+    layout.write(console, [*lines, sharing, *_notes(rows)])
+
+
+def closing_rows(artifacts: Sequence[Artifact], store: Store) -> list[Row]:
+    """The rows of evaluations, in the order given."""
+    from pear_cli.report.listing import row
+
+    return [row(artifact, store) for artifact in artifacts]
+
+
+def listing_columns(listed: Sequence[Group]) -> list[Column]:
+    """The columns of `pear ls`."""
+    oracle = any(group.first.value("select") == "test_oracle" for group in listed)
+    return [
+        Column("stage", [group.first.step for group in listed]),
+        Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
+        _setting("dataset", "dataset.name", listed),
+        _setting("method", "method", listed),
+        _setting("prune", "prune.ratio", listed),
+        _setting("share", "share.rule", listed),
+        _setting("knowledge", "knowledge.kind", listed),
+        Column("accuracy %", [_accuracy(group) for group in listed]),
+        Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
+        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=3),
+        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
+        _setting("select", "select", listed, rank=0 if oracle else 5),
+        Column("created (UTC)", [_created(group) for group in listed], rank=6),
+    ]
+
+
+def closing_columns(listed: Sequence[Group]) -> list[Column]:
+    """The columns of the closing table."""
+    several = len({group.first.value("dataset.name") for group in listed}) > 1
+    methods = len({group.first.value("method") for group in listed}) > 1
+    oracle = any(group.first.value("select") == "test_oracle" for group in listed)
+    return [
+        *([_setting("dataset", "dataset.name", listed)] if several else []),
+        *([_setting("method", "method", listed)] if methods else []),
+        Column("model", [group.first.lineage.label for group in listed]),
+        _setting("pruned", "prune.ratio", listed),
+        Column("accuracy %", [_accuracy(group) for group in listed]),
+        Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
+        Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
+        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=1),
+        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
+        *([_setting("select", "select", listed)] if oracle else []),
+    ]
+
+
+def _setting(title: str, key: str, listed: Sequence[Group], rank: int = 0) -> Column:
+    found = [group.first.value(key) for group in listed]
+    return Column(title, ["" if item is None else spelling.value(item) for item in found], rank=rank)
+
+
+def _accuracy(group: Group) -> str:
+    return spelling.percent(group.values("accuracy")) if group.first.artifact.stage == "eval" else ""
+
+
+def _mean(group: Group, key: str, unit: str) -> str:
+    spell = {"count": spelling.count, "size": spelling.size, "duration": spelling.duration}[unit]
+    return spell(group.mean(key))
+
+
+def _created(group: Group) -> str:
+    return str(group.first.artifact.manifest["created_at"])[:16].replace("T", " ")
+
+
+def _notes(rows: Sequence[Row]) -> list[Text]:
+    return [Text(f"note: {spelling.printable(note)}", style="yellow") for note in protocol_notes(rows)]

@@ -1,0 +1,203 @@
+"""Images in files: what is read, what changes a fingerprint, and what the messages say."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pear_cli.data.folder import ImageFolder, Vtab
+from pear_cli.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
+
+
+def picture(path, shade):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3), (shade, 0, 0)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    for number in range(10):
+        for label, name in enumerate(("cat", "dog")):
+            picture(root / "train" / name / f"{number}.png", 100 * label + number)
+    for label, name in enumerate(("cat", "dog")):
+        picture(root / "test" / name / "more" / "t.PNG", 200 + label)
+        (root / "test" / name / "Thumbs.db").write_bytes(b"")
+    return root
+
+
+def folder(root, **settings):
+    return ImageFolder("photos", root=str(root), **settings)
+
+
+@pytest.fixture
+def task(tmp_path):
+    root = tmp_path / "vtab" / "tiny"
+    lines = []
+    for number in range(10):
+        picture(root / "images" / f"{number:02}.png", number)
+        lines.append(f"images/{number:02}.png {number % 2}")
+    picture(root / "images" / "of a test.png", 99)
+    (root / "train800.txt").write_text("\n".join(lines[:8]) + "\n")
+    (root / "val200.txt").write_text("\n".join(lines[8:]) + "\n\n")
+    (root / "train800val200.txt").write_text("\n".join(lines) + "\n")
+    (root / "test.txt").write_text("images/of a test.png 1\n")
+    return root
+
+
+def vtab(task, **settings):
+    return Vtab("vtab", root=str(task.parent), task=task.name, **settings)
+
+
+def test_a_class_is_a_folder_and_the_training_images_are_divided(photos):
+    dataset = folder(photos)
+    assert dataset.classes() == ("cat", "dog")
+    train, val, both, test = (dataset.load(s, 4) for s in ("train800", "val200", "train800val200", "test"))
+    assert [len(part) for part in (train, val, both, test)] == [16, 4, 20, 2]
+    assert both.pixels[:, 0, 0, 0].tolist() == [*range(10), *range(100, 110)]
+    assert both.labels.tolist() == [0] * 10 + [1] * 10
+    assert sorted([*train.pixels[:, 0, 0, 0], *val.pixels[:, 0, 0, 0]]) == both.pixels[:, 0, 0, 0].tolist()
+    assert np.bincount(val.labels).tolist() == [2, 2]
+    assert test.pixels[:, 0, 0, 0].tolist() == [200, 201]
+
+
+def test_a_val_folder_is_val200_beside_a_test_folder_and_the_test_set_without_one(photos):
+    shutil.copytree(photos / "test", photos / "val")
+    sizes = [len(folder(photos).listing(s)) for s in ("train800", "val200", "train800val200", "test")]
+    assert sizes == [20, 2, 22, 2]
+    shutil.rmtree(photos / "test")
+    sizes = [len(folder(photos).listing(s)) for s in ("train800", "val200", "train800val200", "test")]
+    assert sizes == [16, 4, 20, 2]
+
+
+def test_a_fingerprint_changes_with_content_label_name_and_split_seed_but_not_with_mtime(photos):
+    made = [folder(photos).fingerprint("train800"), folder(photos, split_seed=1).fingerprint("train800")]
+    for file in (photos / "train").rglob("*.png"):
+        os.utime(file, (1, 1))
+    assert folder(photos).fingerprint("train800") == made[0]
+    moved = photos.with_name("elsewhere")
+    shutil.copytree(photos, moved)
+    assert folder(moved).fingerprint("train800") == made[0]
+    for change in (
+        lambda: picture(photos / "train" / "cat" / "0.png", 250),
+        lambda: (photos / "train" / "cat" / "1.png").rename(photos / "train" / "dog" / "x.png"),
+        lambda: (photos / "train" / "dog" / "x.png").rename(photos / "train" / "dog" / "y.png"),
+        lambda: (photos / "train" / "dog").rename(photos / "train" / "wolf"),
+    ):
+        change()
+        made.append(folder(photos).fingerprint("train800val200"))
+    assert len(set(made)) == len(made)
+
+
+def test_a_content_is_seen_to_change_behind_an_equal_size_and_mtime_after_a_replacement(photos):
+    file = photos / "train" / "cat" / "0.png"
+    file.write_bytes(b"one")
+    os.utime(file, (1, 1))
+    before = folder(photos).fingerprint("train800val200")
+    other = file.with_suffix(".new")
+    other.write_bytes(b"two")
+    os.utime(other, (1, 1))
+    other.replace(file)
+    assert folder(photos).fingerprint("train800val200") != before
+
+
+@pytest.mark.parametrize(
+    "harm, message",
+    [
+        (lambda root: shutil.rmtree(root), r"folder .*photos is missing .*set dataset.root"),
+        (lambda root: shutil.rmtree(root / "test"), r"folder .*test is missing"),
+        (lambda root: shutil.rmtree(root / "train"), r"folder .*train is missing"),
+        (lambda root: shutil.rmtree(root / "train" / "dog"), r"only the class 'cat'; two class folders or more"),
+        (lambda root: (root / "train" / "ant").mkdir(), r"class folder .*ant has no image"),
+        (lambda root: (root / "test" / "cat").rename(root / "test" / "cats"), r'cats is missing .* "cat"'),
+        (lambda root: (root / "train" / "cat" / "3.png").write_bytes(b"no"), r"image .*3.png cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_named(photos, harm, message):
+    harm(photos)
+    with pytest.raises(DataError, match=message):
+        for split in ("train800val200", "test"):
+            folder(photos).load(split, 4)
+
+
+def test_families_of_files_need_a_root():
+    for family in (ImageFolder, Vtab):
+        with pytest.raises(ConfigError, match="dataset.root is not set"):
+            family("somewhere")
+
+
+def test_a_vtab_task_is_read_as_its_lists_have_it(task):
+    dataset = vtab(task)
+    sizes = [len(dataset.load(s, 4)) for s in ("train800", "val200", "train800val200", "test")]
+    assert sizes == [8, 2, 10, 1]
+    assert dataset.load("val200", 4).pixels[:, 0, 0, 0].tolist() == [8, 9]
+    assert dataset.classes() == ("0", "1")
+    assert len(vtab(task, num_classes=7).classes()) == 7
+
+
+def test_missing_vtab_lists_are_made_from_the_others(task):
+    expected = vtab(task).fingerprint("train800val200")
+    (task / "train800val200.txt").rename(task / "both")
+    assert vtab(task).fingerprint("train800val200") == expected
+    (task / "both").rename(task / "train800val200.txt")
+    (task / "train800.txt").unlink()
+    (task / "val200.txt").unlink()
+    assert [len(vtab(task).listing(s)) for s in ("train800", "val200")] == [8, 2]
+    (task / "train800val200.txt").unlink()
+    with pytest.raises(DataError, match=r"train800.txt is missing, and so is train800val200.txt"):
+        vtab(task, num_classes=2).listing("train800")
+
+
+def test_the_order_of_a_list_is_neither_in_the_fingerprint_nor_in_the_images(task):
+    before = vtab(task).fingerprint("train800"), vtab(task).load("train800", 4).pixels.tobytes()
+    lines = (task / "train800.txt").read_text().splitlines()
+    (task / "train800.txt").write_text("\n".join(reversed(lines)))
+    assert (vtab(task).fingerprint("train800"), vtab(task).load("train800", 4).pixels.tobytes()) == before
+    (task / "train800.txt").write_text("\n".join([*lines[1:], lines[0][:-1] + "1"]))
+    assert vtab(task).fingerprint("train800") != before[0]
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("images/lost.png 1", r"lost.png is missing"),
+        ("images/00.png 7", r"label 7 of .*00.png \(test\) is out of range: 0 to 1"),
+        ("images/00.png -1", r"label -1"),
+        ("images/00.png", r"test.txt, line 1: 'images/00.png' is not `path label`"),
+        ("images/00.png one", r"is not `path label`"),
+        ("../tiny/images/00.png 1", r"leaves the task's folder"),
+        ("/images/00.png 1", r"leaves the task's folder"),
+        ("", r"test.txt is empty"),
+    ],
+)
+def test_what_is_wrong_with_a_vtab_list_is_named(task, line, message):
+    (task / "test.txt").write_text(line)
+    for read in (lambda: vtab(task).fingerprint("test"), lambda: vtab(task).load("test", 4)):
+        with pytest.raises(DataError, match=message):
+            read()
+
+
+def test_a_missing_task_names_those_that_are_there(task):
+    with pytest.raises(DataError, match=r'no task \'tyni\' .* did you mean "tiny"\?; found: tiny'):
+        Vtab("vtab", root=str(task.parent), task="tyni").load("test", 4)
+    (task / "test.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        vtab(task).load("test", 4)
+    (task / "test.txt").unlink()
+    with pytest.raises(DataError, match=r"test.txt cannot be read: No such file"):
+        vtab(task).load("test", 4)
+
+
+def test_a_task_with_one_class_is_refused(task):
+    (task / "train800val200.txt").write_text("images/00.png 0\n")
+    with pytest.raises(DataError, match="only one class"):
+        vtab(task).classes()
+    with pytest.raises(ConfigError, match="num_classes = 1"):
+        vtab(task, num_classes=1)

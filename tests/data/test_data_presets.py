@@ -1,0 +1,38 @@
+"""Every preset of conf/dataset composes and builds."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from pear_cli.config import config_dir, node
+from pear_cli.data.base import Dataset
+from pear_cli.data.bundled import FILES
+from pear_cli.data.shapes import TASKS
+
+PRESETS = sorted(Path(config_dir() / "dataset").glob("*.yaml"))
+
+
+def build(preset: Path) -> Dataset:
+    fields = dict(OmegaConf.load(preset))
+    if fields["train_split"] is None:
+        fields["train_split"] = "train800val200"
+    return node(OmegaConf.create(fields), Dataset, "dataset")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_a_preset_builds_the_dataset_of_its_name(preset):
+    dataset = build(preset)
+    assert dataset.name == preset.stem
+    assert set(OmegaConf.load(preset)) - {"_target_"} == set(dataset.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_a_preset_opens_with_purpose_command_and_source(preset):
+    lines = preset.read_text().splitlines()
+    assert all(line.startswith("# ") for line in lines[:3])
+    assert f"dataset={preset.stem}" in lines[1] and lines[2].startswith("# Numbers: ")
+
+
+def test_every_bundled_and_generated_dataset_has_a_preset():
+    assert {*FILES, *TASKS} <= {preset.stem for preset in PRESETS}
