@@ -43,7 +43,7 @@ def macs_per_image(model: nn.Module, size: int) -> int:
     x = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter:
         model.eval()(x)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 @torch.inference_mode()

@@ -47,7 +47,13 @@ def weights_hash(config: Backbone) -> str:
     if path is not None:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    made_of = ("random", config.name, sorted(config.args.items()), config.seed, importlib.metadata.version("timm"))
+    made_of = (
+        "random",
+        config.name,
+        sorted(config.args.items()),
+        config.seed,
+        importlib.metadata.version("timm"),
+    )
     return hashlib.sha256(repr(made_of).encode()).hexdigest()
 
 
@@ -69,9 +75,10 @@ def _cached_pretrained(config: Backbone) -> Path:
         return Path(hf_hub_download(hub, "model.safetensors"))
     except Exception as error:  # the hub's client raises many kinds; each means: not here, not reachable
         raise ConfigError(
-            f"backbone.pretrained: the weights of {config.name} are not in the local cache and cannot be fetched "
-            f"({type(error).__name__}).\nOn a machine with network run: hf download {hub} model.safetensors"
-            f" ; then copy it here and set backbone.weights=<file>"
+            f"backbone.pretrained: the weights of {config.name} are not in the local cache and cannot be "
+            f"fetched ({type(error).__name__}).\n"
+            f"On a machine with network run: hf download {hub} model.safetensors\n"
+            "then copy the file here and set backbone.pretrained=false backbone.weights=<file>"
         ) from None
 
 
@@ -100,7 +107,8 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
         parameter.requires_grad_(True)
     if config.mean is not None and config.std is not None:
         model.pretrained_cfg = {**model.pretrained_cfg, "mean": config.mean, "std": config.std}
-    return model.eval()
+    frozen: nn.Module = model.eval()
+    return frozen
 
 
 def _create(config: Backbone) -> Any:
@@ -113,7 +121,9 @@ def _create(config: Backbone) -> Any:
         return timm.create_model(config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"timm cannot make {config.name} with backbone.args = {config.args}: {line}") from None
+        raise ConfigError(
+            f"timm cannot make {config.name} with backbone.args = {config.args}: {line}"
+        ) from None
 
 
 def _load(model: Any, path: Path) -> None:
@@ -130,8 +140,8 @@ def _load(model: Any, path: Path) -> None:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ConfigError(
-                f"backbone.weights = {path} does not fit {type(model).__name__}: {what} {', '.join(names[:3])}{more}; "
-                "check backbone.name and backbone.args"
+                f"backbone.weights = {path} does not fit {type(model).__name__}: {what} "
+                f"{', '.join(names[:3])}{more}; check backbone.name and backbone.args"
             )
 
 

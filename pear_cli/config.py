@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pear_cli.errors import ConfigError, near
 
@@ -147,7 +147,9 @@ class Backbone:
         if self.pretrained and self.weights:
             raise ConfigError("backbone.pretrained and backbone.weights are both set; keep one of them")
         for key, value in (("mean", self.mean), ("std", self.std)):
-            require(value is None or len(value) == 3, f"backbone.{key}", value, "three numbers, one a channel")
+            require(
+                value is None or len(value) == 3, f"backbone.{key}", value, "three numbers, one a channel"
+            )
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ class Score:
     batch_size: int
 
     def __post_init__(self) -> None:
-        require(self.batches is None or self.batches >= 1, "score.batches", self.batches, "at least 1, or null")
+        require(
+            self.batches is None or self.batches >= 1, "score.batches", self.batches, "at least 1, or null"
+        )
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "at least 1")
 
 
@@ -269,7 +273,9 @@ class Optim:
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
         require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
         require(self.accumulate >= 1, "optim.accumulate", self.accumulate, "at least 1")
-        require(0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 <= warmup < 1 (a share of the schedule)")
+        require(
+            0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 <= warmup < 1 (a share of the schedule)"
+        )
         require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or null")
         require(0 <= self.label_smoothing < 1, "optim.label_smoothing", self.label_smoothing, "0 <= x < 1")
         if self.schedule is Schedule.continued:
@@ -341,10 +347,10 @@ def node(value: Any, base: type[T], key: str) -> T:
             raise ConfigError(f"{key} has no _target_: pick one of its presets")
         schema = OmegaConf.structured(cls)
         OmegaConf.set_readonly(schema, False)
-        built: T = OmegaConf.to_object(OmegaConf.merge(schema, fields))  # type: ignore[assignment]
+        built: Any = OmegaConf.to_object(OmegaConf.merge(schema, fields))
     except ConfigKeyError as error:
         unknown = str(error.full_key or error.key)
-        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        names = [f.name for f in dataclasses.fields(cls)]
         raise ConfigError(
             f"{key} has no setting {unknown!r}{near(unknown, names)}; settings: {', '.join(names)}"
         ) from None
@@ -353,7 +359,7 @@ def node(value: Any, base: type[T], key: str) -> T:
     except OmegaConfBaseException as error:
         where = f"{key}.{error.full_key}" if error.full_key else key
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
-    return built
+    return cast(T, built)
 
 
 def _target(path: str, base: type, key: str) -> type:
@@ -362,7 +368,9 @@ def _target(path: str, base: type, key: str) -> type:
 
     module, _, name = path.rpartition(".")
     if not module.startswith("pear_cli."):
-        raise ConfigError(f"{key}._target_ = {path} is refused: only classes of pear_cli may stand in a config")
+        raise ConfigError(
+            f"{key}._target_ = {path} is refused: only classes of pear_cli may stand in a config"
+        )
     try:
         cls = getattr(import_module(module), name, None)
     except ModuleNotFoundError:

@@ -82,7 +82,7 @@ class Batches:
 
     def in_order(self, batch_size: int, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Consecutive batches over the split, or over its first `count` images."""
-        for index in torch.arange(min(len(self), count or len(self))).split(batch_size):
+        for index in torch.split(torch.arange(min(len(self), count or len(self))), batch_size):
             yield self.take(index)
 
 
@@ -138,8 +138,13 @@ class Trainer:
     def __post_init__(self) -> None:
         decayed = [p for p in self.trained.values() if p.ndim > 1]
         plain = [p for p in self.trained.values() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optim.lr, fused=_fused(self.where))
+        groups = [
+            {"params": decayed, "weight_decay": self.optim.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=self.optim.lr, fused=_fused(self.where)
+        )
         self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.where.dtype is torch.float16)
 
     @property
@@ -156,7 +161,7 @@ class Trainer:
         self.model.train()
         shuffle = torch.Generator().manual_seed(derive(self.seed, f"{self.phase} order", epoch))
         order = torch.randperm(len(self.train), generator=shuffle)
-        batches = order.split(self.optim.batch_size)
+        batches = torch.split(order, self.optim.batch_size)
         loss_sum, hits = torch.zeros((), device=self.where.device), torch.zeros((), device=self.where.device)
         lr = 0.0
         for update in range(self.updates_per_epoch):
@@ -172,8 +177,8 @@ class Trainer:
                     loss = F.cross_entropy(logits.float(), y, label_smoothing=self.optim.label_smoothing)
                 if not torch.isfinite(loss):
                     raise TrainingError(
-                        f"the loss is {loss.item()} in epoch {epoch + 1}, update {update + 1}: training stops; "
-                        f"the last whole epoch is kept. A lower optim.lr (now {self.optim.lr}) usually helps"
+                        f"the loss is {loss.item()} in epoch {epoch + 1}, update {update + 1}: training "
+                        f"stops, and the last whole epoch is kept. Try a lower optim.lr than {self.optim.lr}"
                     )
                 self.scaler.scale(loss * (len(index) / images)).backward()  # type: ignore[no-untyped-call]
                 loss_sum += loss.detach() * len(index)
@@ -207,7 +212,9 @@ class Trainer:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up AdamW's state where `state` has it; other parameters start afresh."""
         for name, parameter in self.trained.items():
-            known = {key.rpartition("::")[2]: v for key, v in state.items() if key.rpartition("::")[0] == name}
+            known = {
+                key.rpartition("::")[2]: v for key, v in state.items() if key.rpartition("::")[0] == name
+            }
             if known:
                 where = {k: v.to(parameter.device).clone() for k, v in known.items()}
                 self.optimizer.state[parameter] = where | {"step": known["step"].clone()}
@@ -245,7 +252,7 @@ class Evaluation:
     def mean_per_class_accuracy(self) -> float:
         """Recall averaged over the classes that occur."""
         hits = (self.logits.argmax(-1) == self.labels).double()
-        classes = self.labels.unique()
+        classes = torch.unique(self.labels)
         return torch.stack([hits[self.labels == c].mean() for c in classes]).mean().item()
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pear_cli import backbone as backbones
 from pear_cli import config as nodes
 from pear_cli.adapters.method import Method
-from pear_cli.config import KnowledgeKind, OptimizerState, Phase, Select, ShareRule, node
+from pear_cli.config import KnowledgeKind, Phase, Select, ShareRule, node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
 from pear_cli.store import make_key
@@ -97,7 +97,8 @@ class Experiment:
         if dataset.get("train_split") is None:
             dataset["train_split"] = "train800" if select is Select.val else "train800val200"
         values: dict[str, Any] = {
-            group: node(dataset if group == "dataset" else cfg.get(group), base, group) for group, base in GROUPS.items()
+            group: node(dataset if group == "dataset" else cfg.get(group), base, group)
+            for group, base in GROUPS.items()
         }
         seed = cfg.get("seed")
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -109,8 +110,8 @@ class Experiment:
         """Replace settings that have no effect, so that equal experiments have equal keys."""
         if self.select is Select.val and self.dataset.train_split != "train800":
             raise ConfigError(
-                f"select=val chooses on val200, which dataset.train_split={self.dataset.train_split} trains on; "
-                "leave it out, or set dataset.train_split=train800"
+                f"select=val chooses on val200, which dataset.train_split={self.dataset.train_split} trains "
+                "on; leave it out, or set dataset.train_split=train800"
             )
         changes: dict[str, Any] = {}
         if self.prune.ratio == 0:
@@ -144,7 +145,9 @@ class Experiment:
         common = {"select": self.select, "seed": self.seed, "precision": precision}
         steps: dict[str, Step] = {}
 
-        def add(name: str, stage: str, config: dict[str, Any], inputs: tuple[str, ...], data: dict[str, str]) -> None:
+        def add(
+            name: str, stage: str, config: dict[str, Any], inputs: tuple[str, ...], data: dict[str, str]
+        ) -> None:
             steps[name] = Step(name, stage, config, {i: steps[i] for i in inputs}, data, weights)
 
         dense = {
@@ -159,9 +162,21 @@ class Experiment:
         if self.method.has_units:
             seed = {"seed": self.seed} if self.score.criterion is nodes.Criterion.random else {}
             calibration = {self.dataset.train_split: train_data[self.dataset.train_split]}
-            add("score", "score", {"score": self.score, "precision": precision, **seed}, ("train",), calibration)
+            add(
+                "score",
+                "score",
+                {"score": self.score, "precision": precision, **seed},
+                ("train",),
+                calibration,
+            )
             add("prune-share", "prune-share", {"prune": self.prune, "share": self.share}, ("score",), {})
-            add("checkpoint", "checkpoint", {"knowledge": self.knowledge}, ("train", "score", "prune-share"), {})
+            add(
+                "checkpoint",
+                "checkpoint",
+                {"knowledge": self.knowledge},
+                ("train", "score", "prune-share"),
+                {},
+            )
             shared = {"phase": Phase.shared, "optim": self._optim_part(Phase.shared), **common}
             add("adapt", "train", shared, ("checkpoint",), train_data)
         phase = self.phase or (Phase.shared if self.method.has_units else Phase.dense)

@@ -137,7 +137,8 @@ def collect(store: "Store", dry_run: bool, orphans: bool, older_than: float | No
         StoreError: the store cannot be written, or has artifacts of a newer pear whose needs are unknown.
     """
     locks = sorted((store.root / ".locks").glob("*.lock"))
-    items = [*_collect_leftovers(store, dry_run, older_than), *_collect_quarantine(store, dry_run)]
+    items = list(_collect_leftovers(store, dry_run, older_than))
+    items += [_delete("quarantined", path, dry_run) for path in sorted((store.root / QUARANTINE).glob("*"))]
     present = {folder.name for folder in store.folders()}
     damaged = list(_collect_damaged(store, dry_run)) if verify else []
     items += damaged
@@ -170,11 +171,6 @@ def _collect_leftovers(store: "Store", dry_run: bool, older_than: float | None) 
                 stale.append(("work", work))
             for kind, path in stale:
                 yield _delete(kind, path, dry_run)
-
-
-def _collect_quarantine(store: "Store", dry_run: bool) -> Iterator[Item]:
-    for path in sorted((store.root / QUARANTINE).glob("*")):
-        yield _delete("quarantined", path, dry_run)
 
 
 def _collect_damaged(store: "Store", dry_run: bool) -> Iterator[Item]:
@@ -236,9 +232,13 @@ def _claimed(store: "Store", stage: str, key: str, dry_run: bool) -> Iterator[bo
     """Yield whether nobody works on a key; unless it is a dry run, its lock is held meanwhile."""
     if dry_run:
         yield not store.is_busy(stage, key)
-    else:
-        with store.claim(stage, key) as ours:
-            yield ours
+        return
+    lock = store.lock_path(stage, key)
+    only_for_this = not lock.exists()
+    with store.claim(stage, key) as ours:
+        yield ours
+        if ours and only_for_this:
+            discard(lock)
 
 
 def _delete(kind: str, path: Path, dry_run: bool) -> Item:

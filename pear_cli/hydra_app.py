@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,105 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pear_cli.config import config_dir
-from pear_cli.errors import ConfigError, PearError, near
-from pear_cli.jobs import RESULT, JobFailed, describe, stdout_to_stderr
+from pear_cli.errors import ConfigError, near
+from pear_cli.flags import FLAGS, UsageError, reorder
+from pear_cli.jobs import RESULT, JobFailed, Record, describe, stdout_to_stderr
 
 Task = Callable[[DictConfig], float | None]
-Record = dict[str, Any]
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-class UsageError(PearError):
-    """The words of a command line make no command."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag of Hydra's.
-
-    Args:
-        short: its other name.
-        takes: how many words follow it: 0, 1, or "?" for one of `choices` or none.
-        choices: what may follow; empty for anything.
-        shows: it shows something instead of running jobs.
-    """
-
-    short: str
-    takes: int | str = 0
-    choices: tuple[str, ...] = ()
-    shows: bool = False
-
-
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-FLAGS: Mapping[str, Flag] = {
-    "--multirun": Flag("-m"),
-    "--run": Flag("-r"),
-    "--cfg": Flag("-c", 1, ("job", "hydra", "all"), shows=True),
-    "--info": Flag("-i", "?", INFO, shows=True),
-    "--hydra-help": Flag("--hydra-help", shows=True),
-    "--resolve": Flag("--resolve"),
-    "--package": Flag("-p", 1),
-    "--config-dir": Flag("-cd", 1),
-    "--config-name": Flag("-cn", 1),
-}
-MODES = ("--multirun", "--run", "--cfg", "--info", "--hydra-help")
-
-
-def reorder(words: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
-    """Part the words of a command line into Hydra's flags, with their values, and overrides.
-
-    Hydra takes overrides only after all flags; here a flag may stand anywhere.
-
-    Raises:
-        UsageError: an unknown flag, a missing or impossible value, flags that exclude each other.
-    """
-    names = {flag.short: name for name, flag in FLAGS.items()}
-    flags: dict[str, str | None] = {}
-    overrides = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        given, equals, attached = word.partition("=")
-        name = names.get(given, given)
-        if name == "--experimental-rerun":
-            raise UsageError("--experimental-rerun is refused: it loads a pickle; repeat the overrides instead")
-        if name not in FLAGS:
-            raise UsageError(f"no flag {given}{near(given, FLAGS)} flags: {', '.join(FLAGS)}")
-        flags[name] = _value(name, attached if equals else None, rest)
-    modes = [name for name in MODES if name in flags]
-    if len(modes) > 1:
-        raise UsageError(f"{' and '.join(modes)} exclude each other")
-    if "--resolve" in flags and "--cfg" not in flags:
-        raise UsageError("--resolve needs --cfg: it resolves what --cfg shows")
-    return flags, overrides
-
-
-def _value(name: str, attached: str | None, rest: list[str]) -> str | None:
-    flag = FLAGS[name]
-    if flag.takes == 0:
-        if attached is not None:
-            raise UsageError(f"{name} takes no value")
-        return None
-    value = attached
-    if value is None and rest and (flag.takes == 1 or rest[0] in flag.choices):
-        value = rest.pop(0)
-    if value is None and flag.takes == "?":
-        return flag.choices[0]
-    if value is None or (flag.choices and value not in flag.choices):
-        given = "nothing" if value is None else f'"{value}"'
-        one_of = f": one of {', '.join(flag.choices)}" if flag.choices else ""
-        raise UsageError(f"{name} needs a value{one_of}; it has {given}{near(value or '', flag.choices)}")
-    return value
 
 
 @dataclass
@@ -262,7 +181,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return _no_preset(group, name, error.options)
     if isinstance(error, OverrideParseException):
-        return f'"{error.override}" is not an override: {text.splitlines()[-2]}; write KEY=VALUE or GROUP=PRESET'
+        why = text.splitlines()[-2]
+        return f'"{error.override}" is not an override ({why}); write KEY=VALUE or GROUP=PRESET'
     if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigKeyError):
         return _no_setting(str(re.findall(r"'(.+)'", text.splitlines()[0])[0]), cause)
     if text.startswith("Ambiguous value"):
@@ -288,7 +208,8 @@ def _no_setting(key: str, error: ConfigKeyError) -> str:
     same_name = [there for there in keys if there.endswith(f".{key.rpartition('.')[2]}")]
     meant = f'; did you mean "{same_name[0]}"?' if same_name else near(key, keys)
     group = key.partition(".")[0]
-    there = [there for there in keys if there.startswith(f"{group}.")] or [str(name) for name in root if name != "hydra"]
+    there = [there for there in keys if there.startswith(f"{group}.")]
+    there = there or [str(name) for name in root if name != "hydra"]
     return f'no setting "{key}"{meant or ";"} settings: {", ".join(there)}'
 
 
@@ -301,24 +222,48 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _group_with_value(overrides: Iterable[str]) -> str:
-    groups = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in config_dir().iterdir() if path.is_dir()}
     for key, value in (word.partition("=")[::2] for word in overrides):
-        if key in groups and value not in groups[key]:
-            return f'{key} = {value}: {key} is a group; presets: {", ".join(groups[key])}; for one value: {key}.KEY=VALUE'
-    return "a group takes the name of a preset; for one value write GROUP.KEY=VALUE"
+        presets = sorted(path.stem for path in (config_dir() / key).glob("*.yaml"))
+        if presets and value not in presets:
+            return f"{_no_preset(key, value, presets)}; to set one value write {key}.KEY={value}"
+    return "a group takes the name of a preset; to set one value write GROUP.KEY=VALUE"
 
 
 def complete(words: Sequence[str], word: str) -> list[str]:
     """The groups, presets and keys that an unfinished override may become.
 
+    Bash takes `method=lo` for three words and completes the last one only; other shells leave it whole.
+
     Args:
-        words: the overrides before it.
+        words: the overrides and flags before it.
         word: what is typed of it.
     """
+    known = ""
+    if "COMP_WORDS" in os.environ:
+        typed = os.environ["COMP_WORDS"].split("\n")[2 : int(os.environ["COMP_CWORD"]) + 1]
+        *words, word = _glue(typed) or [""]
+        known = word[: word.rfind("=") + 1]
+    found = _query(words, word)
+    if len(found) == 1 and found[0].endswith(("=", ".", "/")) and found[0] != word:
+        found += _query(words, found[0])  # a single answer would get a space after it
+    return [text.removeprefix(known) for text in found]
+
+
+def _glue(tokens: Iterable[str]) -> list[str]:
+    words: list[str] = []
+    for token in tokens:
+        if words and (token.startswith("=") or words[-1].endswith("=")):
+            words[-1] += token
+        else:
+            words.append(token)
+    return words
+
+
+def _query(words: Iterable[str], word: str) -> list[str]:
     from hydra._internal.core_plugins.bash_completion import BashCompletion
     from hydra.core.global_hydra import GlobalHydra
 
-    line = " ".join([*(done for done in words if not done.startswith("-")), word])
+    line = " ".join([*(done for done in words if "=" in done and not done.startswith("-")), word])
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         loader = GlobalHydra.instance().config_loader()
         return [str(found) for found in BashCompletion(loader)._query("config", line)]

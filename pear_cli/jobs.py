@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Work = Callable[[Experiment, Store], Outcome]
 
+Record = dict[str, Any]
+
 RESULT = "result.json"
 
 
@@ -83,7 +85,7 @@ def _step_of(name: "Callable[[Experiment], str]") -> "Work":
 
 def _every_step(experiment: "Experiment", store: "Store") -> "Outcome":
     if experiment.phase is not None:
-        raise ConfigError(f"phase = {experiment.phase.value}: pear run goes through both phases; leave phase out")
+        raise ConfigError(f"phase = {experiment.phase.value}: pear run goes through both; leave phase out")
     from pear_cli import progress
     from pear_cli.stages.perform import perform_all
 
@@ -106,7 +108,8 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
     folder = Path(hydra.runtime.output_dir)
     sweeping = hydra.mode == RunMode.MULTIRUN
     overrides = list(hydra.overrides.task)
-    record = {"command": command, "job": hydra.job.num if sweeping else None, "overrides": overrides}
+    number = hydra.job.num if sweeping else None
+    record: Record = {"command": command, "job": number, "overrides": overrides}
     (folder / RESULT).unlink(missing_ok=True)
     with stdout_to_stderr():
         try:
@@ -116,7 +119,7 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
             kind, trace = type(error).__name__, traceback.format_exc()
             record |= {"error": {"type": kind, "message": message, "traceback": trace}}
             if sweeping:
-                logging.getLogger(__name__).error("job %s: %s", record["job"], message)
+                logging.getLogger(__name__).error("job %s: %s", number, message)
             raise JobFailed(message) from error
         finally:
             if len(record) > 3:  # an interrupted job has no result
@@ -125,7 +128,7 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _carry_out(cfg: DictConfig, launched_from: Path, overrides: tuple[str, ...], work: "Work") -> dict[str, Any]:
+def _carry_out(cfg: DictConfig, launched_from: Path, overrides: tuple[str, ...], work: "Work") -> Record:
     from pear_cli.experiment import Experiment
     from pear_cli.store import Store
 
@@ -154,7 +157,7 @@ def _make_absolute(cfg: DictConfig, folder: Path) -> None:
                 OmegaConf.update(cfg, key, os.path.abspath(folder / Path(path).expanduser()))
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
+def _write(path: Path, record: Record) -> None:
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -93,28 +93,43 @@ def decode(tensors: "Mapping[str, Tensor]", method: Method, sites: Iterable[Site
     """The frozen adapters that `tensors` hold, by site.
 
     Raises:
-        CorruptArtifact: a tensor that belongs to no site, or a site of which only a part is there.
+        CorruptArtifact: a tensor that belongs to no site or has another shape, or one that is missing.
     """
     from pear_cli.adapters.base import Adapter
 
     adapters, used = {}, set()
     for site in sites:
-        names = [name for name in method.shapes(site) if f"{site.name}.{name}" in tensors]
-        if not names:
+        shapes = method.shapes(site)
+        keys = {name: f"{site.name}.{name}" for name in shapes}
+        if not any(key in tensors for key in keys.values()):
             continue
-        missing = set(method.shapes(site)) - set(names)
-        if missing:
-            raise CorruptArtifact(f"the knowledge of {site.name} lacks {', '.join(sorted(missing))}")
         weights = {}
-        for name in names:
-            key, scale = f"{site.name}.{name}", f"{site.name}.{name}.scale"
-            used |= {key, scale}
-            weights[name] = tensors[key] if scale not in tensors else tensors[key].float() * tensors[scale]
+        for name, key in keys.items():
+            if key not in tensors:
+                raise CorruptArtifact(f"the knowledge of {site.name} lacks {name}")
+            scale = tensors.get(f"{key}.scale")
+            weights[name] = tensors[key] if scale is None else tensors[key].float() * scale
+            used |= {key, f"{key}.scale"}
+        _check_shapes(site, weights, shapes)
         adapters[site.name] = Adapter.of(method, site, weights)
     foreign = set(tensors) - used
     if foreign:
         raise CorruptArtifact(f"the knowledge holds {min(foreign)}, which fits no site of this method")
     return adapters
+
+
+def _check_shapes(site: Site, weights: "dict[str, Tensor]", shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights of other shapes than the method's, but for a narrower bottleneck of `up` and `down`."""
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if set(found) == {"up", "down"} and len(found["down"]) == 2 and found["down"][0] < shapes["down"][0]:
+        rank = found["down"][0]
+        shapes = {"up": (shapes["up"][0], rank), "down": (rank, shapes["down"][1])}
+    for name, shape in shapes.items():
+        if found[name] != shape or not weights[name].is_floating_point():
+            raise CorruptArtifact(
+                f"the knowledge of {site.name} has {name} of shape {found[name]}, {weights[name].dtype}; "
+                f"it should be {shape}, floating point, or int8 with a scale"
+            )
 
 
 def absorb(adaptation: "Adaptation", share_map: ShareMap, importance: Importance) -> None:

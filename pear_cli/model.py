@@ -47,7 +47,9 @@ class Description:
     timm: str
 
     def to_json(self) -> dict[str, Any]:
-        knowledge = self.knowledge and dataclasses.asdict(self.knowledge) | {"kind": self.knowledge.kind.value}
+        knowledge = self.knowledge and dataclasses.asdict(self.knowledge) | {
+            "kind": self.knowledge.kind.value
+        }
         method = {k: list(v) if isinstance(v, tuple) else v for k, v in self.method.items()}
         changed = {"normalization": self.normalization.value, "knowledge": knowledge, "method": method}
         return dataclasses.asdict(self) | changed
@@ -68,7 +70,9 @@ class Description:
                 normalization=Normalization(value["normalization"]),
                 size=int(value["size"]),
                 owners={str(s): None if o is None else str(o) for s, o in value["owners"].items()},
-                knowledge=node(dict(value["knowledge"]), Knowledge, "knowledge") if value["knowledge"] else None,
+                knowledge=node(dict(value["knowledge"]), Knowledge, "knowledge")
+                if value["knowledge"]
+                else None,
                 timm=str(value["timm"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
@@ -132,7 +136,10 @@ def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
 
 
 def rebuild(
-    description: Description, stored: Mapping[str, Tensor], kept: Mapping[str, Tensor], weights: str | None = None
+    description: Description,
+    stored: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
+    weights: str | None = None,
 ) -> nn.Module:
     """The model that was described, with its trained tensors and its knowledge, in eval mode.
 
@@ -153,7 +160,8 @@ def rebuild(
     if found != description.weights:
         raise ConfigError(
             f"the frozen weights of {config.name} are others than this model was adapted on "
-            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); set backbone.weights to the right file"
+            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); set backbone.weights "
+            "to the right file"
         )
     method = node(description.method | {"lr": 1.0}, Method, "method")
     model = create(config, method, len(description.classes), seed=0)
@@ -176,8 +184,6 @@ def input_size(model: nn.Module) -> int:
     return int(size[0] if size is not None else config["input_size"][-1])
 
 
-
-
 @torch.inference_mode()
 def probe(model: nn.Module, size: int) -> Tensor:
     """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""
@@ -198,6 +204,6 @@ def check_probe(model: nn.Module, description: Description, stored: Tensor) -> N
     if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
         here = importlib.metadata.version("timm")
         raise CorruptArtifact(
-            f"the model gives other logits than when it was stored (off by {error:.2g}): it was made with timm "
-            f"{description.timm}, this is timm {here}; install timm=={description.timm}, or train again"
+            f"the model gives other logits than when it was stored (off by {error:.2g}): it was made with "
+            f"timm {description.timm}, this is timm {here}; install timm=={description.timm}, or train again"
         )

@@ -60,7 +60,9 @@ def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
             there = ", ".join(known) or "none"
             raise ConfigError(f"this backbone has no slot {slot!r}{near(slot, known)}; slots: {there}")
     if "attn.qkv" in wanted and {"attn.q", "attn.k", "attn.v"} & set(wanted):
-        raise ConfigError("method.slots: attn.qkv covers attn.q, attn.k and attn.v; name the one or the others")
+        raise ConfigError(
+            "method.slots: attn.qkv covers attn.q, attn.k and attn.v; name the one or the others"
+        )
     chosen = [site for site in everywhere if site.slot in wanted]
     return sorted(chosen, key=lambda site: (site.block, wanted.index(site.slot)))
 
@@ -80,7 +82,9 @@ def _attention_sites(path: str, block: int, attn: "nn.Module") -> Iterator[Site]
     def site(slot: str, module: str, linear: "nn.Linear", rows: tuple[int, int] | None = None) -> Site:
         out = rows[1] - rows[0] if rows else linear.out_features
         where = f"{path}.attn"
-        return Site(f"{where}.{slot}", block, f"attn.{slot}", linear.in_features, out, f"{where}.{module}", "", rows)
+        return Site(
+            f"{where}.{slot}", block, f"attn.{slot}", linear.in_features, out, f"{where}.{module}", "", rows
+        )
 
     qkv = _linear(attn, "qkv")
     if qkv is not None:

@@ -23,7 +23,18 @@ LAYERS = [
     {"sites"},
     {"backbone"},
 ]
-LEAVES = {"", "artifact", "canonical", "config", "draft", "environment", "errors", "housekeeping", "progress", "store"}
+LEAVES = {
+    "",
+    "artifact",
+    "canonical",
+    "config",
+    "draft",
+    "environment",
+    "errors",
+    "housekeeping",
+    "progress",
+    "store",
+}
 ROOMS = {
     "typer": {"cli"},
     "hydra": {"hydra_app", "jobs"},
@@ -42,7 +53,9 @@ def imports():
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 module = node.module or ""
-                names = [f"{module}.{alias.name}" for alias in node.names] if module == "pear_cli" else [module]
+                names = (
+                    [f"{module}.{alias.name}" for alias in node.names] if module == "pear_cli" else [module]
+                )
             else:
                 continue
             for name in names:
@@ -54,7 +67,10 @@ def layer(room):
 
 
 def test_every_module_has_its_layer():
-    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0].replace("__init__", "") for path in PACKAGE.rglob("*.py")}
+    rooms = {
+        path.relative_to(PACKAGE).with_suffix("").parts[0].replace("__init__", "")
+        for path in PACKAGE.rglob("*.py")
+    }
     assert not {room for room in rooms if layer(room) is None and room not in LEAVES}
 
 

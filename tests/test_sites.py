@@ -33,7 +33,9 @@ def test_every_slot_of_a_vit_has_one_site_a_block(vit):
 
 
 def test_an_unknown_slot_names_the_near_miss_and_all_that_there_are(vit):
-    with pytest.raises(ConfigError, match=r'no slot .attn.qq.; did you mean "attn.q"\?; slots: attn.qkv, attn.q,'):
+    with pytest.raises(
+        ConfigError, match=r'no slot .attn.qq.; did you mean "attn.q"\?; slots: attn.qkv, attn.q,'
+    ):
         find(vit, ["attn.qq"])
 
 
@@ -50,6 +52,8 @@ def test_sites_of_one_group_have_the_same_slot_and_widths(vit):
 
 
 def test_the_blocks_of_a_swin_are_counted_through_its_stages():
-    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, depths=(1, 2), num_heads=(1, 2), embed_dim=8)
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 2), num_heads=(1, 2), embed_dim=8
+    )
     sites = find(swin, ["attn.q"])
     assert [(site.block, site.in_dim) for site in sites] == [(0, 8), (1, 16), (2, 16)]

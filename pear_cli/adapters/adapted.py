@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pear_cli.adapters.base import Adapter, Position
 from pear_cli.adapters.method import Method
 from pear_cli.errors import TrainingError
-from pear_cli.sites import Site, find
+from pear_cli.sites import find
 
 Owners = Mapping[str, str | None]
 
@@ -161,7 +161,7 @@ class Host:
             return out
         h = x @ torch.cat(downs).T  # B, N, C -> B, N, ΣD
         if any(drop.p and drop.training for drop in drops):
-            pieces = h.split([down.shape[0] for down in downs], dim=-1)
+            pieces = torch.split(h, [down.shape[0] for down in downs], dim=-1)
             h = torch.cat([drop(piece) for drop, piece in zip(drops, pieces, strict=True)], dim=-1)
         up = torch.cat(ups, dim=1).to(h.dtype)  # C_host, ΣD
         flat = torch.addmm(out.reshape(-1, out.shape[-1]), h.reshape(-1, h.shape[-1]), up.T)

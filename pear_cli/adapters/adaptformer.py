@@ -54,8 +54,9 @@ class AdaptFormer(BottleneckMethod):
             getattr(adapter, name).data.zero_()
 
     def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        h = x @ adapter.down.T  # B, N, C -> B, N, D
+        h: Tensor = x @ adapter.down.T  # B, N, C -> B, N, D
         if self.bias:
             h = h + adapter.down_bias
-        y = adapter.dropout(h.relu()) @ adapter.up.T  # B, N, D -> B, N, C
+        h = adapter.dropout(h.relu())
+        y = h @ adapter.up.T  # B, N, D -> B, N, C
         return self.scale * (y + adapter.up_bias if self.bias else y)

@@ -19,6 +19,10 @@ class Adapter(nn.Module):
         site: where the adapter is at home. It may serve at other sites of the same group.
     """
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...  # a parameter of the method
+
     def __init__(self, method: "Method", site: Site) -> None:
         super().__init__()
         self.method = method

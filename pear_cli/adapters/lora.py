@@ -33,7 +33,7 @@ class LoRA(BottleneckMethod):
     """
 
     def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        h = adapter.dropout(x @ adapter.down.T)  # B, N, C_in -> B, N, D
+        h: Tensor = adapter.dropout(x @ adapter.down.T)  # B, N, C_in -> B, N, D
         return self.scale * (h @ adapter.up.T)  # B, N, D -> B, N, C_out
 
     def factors(self, adapter: "Adapter") -> "tuple[Tensor, Tensor]":

@@ -43,7 +43,7 @@ class Method:
         Args:
             x: what it reads, (B, N, C_in).
             out: output of the frozen module, (B, N, C_out).
-            weight: frozen weight of the site that it serves, (C_out, C_in); None where there is no single one.
+            weight: frozen weight of the site that it serves, (C_out, C_in); None where there is none.
 
         Returns:
             The update, (B, N, C_out), scale included.
@@ -51,7 +51,7 @@ class Method:
         raise TypeError(f"{type(self).__name__} has no adapters")
 
     def factors(self, adapter: "Adapter") -> "tuple[Tensor, Tensor] | None":
-        """`up` (C_out, D) and `down` (D, C_in) when the update is `scale · up · dropout(down · x)`, else None."""
+        """`up` (C_out, D) and `down` (D, C_in) of an update `scale · up · dropout(down · x)`, else None."""
         return None
 
     def adapts(self, parameter: str) -> bool:
@@ -87,7 +87,12 @@ class BottleneckMethod(Method):
 
     def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
         smaller = min(site.in_dim, site.out_dim)
-        require(self.rank <= smaller, "method.rank", self.rank, f"at most {smaller}, the smaller side of {site.name}")
+        require(
+            self.rank <= smaller,
+            "method.rank",
+            self.rank,
+            f"at most {smaller}, the smaller side of {site.name}",
+        )
         return {"down": (self.rank, site.in_dim), "up": (site.out_dim, self.rank)}
 
     def initialise(self, adapter: "Adapter") -> None:

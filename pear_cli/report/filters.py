@@ -21,7 +21,19 @@ SHAPE = re.compile(r"(?P<key>[A-Za-z][\w.-]*)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(
 
 KNOWN = frozenset(
     {f"{group}.{f.name}" for group, node in GROUPS.items() for f in dataclasses.fields(node)}
-    | {"stage", "key", "label", "created", "seconds", "method", "seed", "select", "phase", "precision", *SHORT}
+    | {
+        "stage",
+        "key",
+        "label",
+        "created",
+        "seconds",
+        "method",
+        "seed",
+        "select",
+        "phase",
+        "precision",
+        *SHORT,
+    }
     | {"accuracy", "loss", "stored_bytes", "stored_params", "trainable_params"}
 )
 """What can be asked for even where no artifact has it."""
@@ -50,7 +62,9 @@ class Filter:
         """
         found = SHAPE.fullmatch(text.strip())
         if found is None:
-            raise ConfigError(f'filter "{text}" is not understood: write it as dataset=digits or prune.ratio>=0.5')
+            raise ConfigError(
+                f'filter "{text}" is not understood: write it as dataset=digits or prune.ratio>=0.5'
+            )
         parsed = cls(found["key"], found["operator"], found["value"].strip())
         if parsed.operator in ORDER and parsed.key != "created" and _number(parsed.value) is None:
             raise ConfigError(f'filter "{text}": {parsed.operator} needs a number, not "{parsed.value}"')
@@ -61,7 +75,9 @@ class Filter:
         known = KNOWN | set(keys)
         if self.key not in known:
             groups = ", ".join(sorted({key.partition(".")[0] for key in known}))
-            raise ConfigError(f'filter "{self.key}" is unknown{near(self.key, known)}; it starts with: {groups}')
+            raise ConfigError(
+                f'filter "{self.key}" is unknown{near(self.key, known)}; it starts with: {groups}'
+            )
 
     def accepts(self, found: object) -> bool:
         """Whether a row whose value is `found` stays; a row without one is only ever unequal."""

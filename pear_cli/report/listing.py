@@ -27,6 +27,8 @@ PROTOCOL = (
 )
 """Settings that two evaluations must have in common to be compared."""
 
+ORACLE = "test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -135,7 +137,9 @@ def rows(
     """
     conditions = [Filter.parse(text) for text in filters]
     artifacts = {(a.stage, a.key): a for a in store.artifacts(on_error=on_error)}
-    everything = [Row(Lineage.of(a, lambda stage, key: artifacts.get((stage, key)))) for a in artifacts.values()]
+    everything = [
+        Row(Lineage.of(a, lambda stage, key: artifacts.get((stage, key)))) for a in artifacts.values()
+    ]
     known = {key for row in everything for key in row.keys()} if conditions else set()  # noqa: SIM118
     for condition in conditions:
         condition.check(known)
@@ -178,20 +182,24 @@ def protocol_notes(listed: Iterable[Row]) -> list[str]:
     evaluations = [row for row in listed if row.artifact.stage == "eval"]
     notes = []
     if any(row.value("select") == "test_oracle" for row in evaluations):
-        notes.append("test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare")
+        notes.append(ORACLE)
     differing = []
     for key in PROTOCOL:
         values = {_plain(row.value(key)) for row in evaluations if not row.lineage.missing}
         if len(values) > 1:
             differing.append(f"{key} ({', '.join(sorted(values))})")
-    weights = {str(row.lineage.provenance["weights"]) for row in evaluations if "weights" in row.lineage.provenance}
+    weights = {
+        str(row.lineage.provenance["weights"]) for row in evaluations if "weights" in row.lineage.provenance
+    }
     if len(weights) > 1:
         differing.append(f"frozen weights ({', '.join(sorted(w[:8] for w in weights))})")
     if differing:
         notes.append(f"these evaluations differ in protocol: {'; '.join(differing)}")
     gone = sum(bool(row.lineage.missing) for row in evaluations)
     if gone:
-        notes.append(f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known")
+        notes.append(
+            f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known"
+        )
     return notes
 
 

@@ -31,7 +31,9 @@ def print_closing(rows: Sequence[Row], console: Console) -> None:
     """
     for row in rows:
         if row.artifact.stage != "eval":
-            raise StoreError(f"{row.artifact.path} is a {row.artifact.stage} artifact; a table needs evaluations")
+            raise StoreError(
+                f"{row.artifact.path} is a {row.artifact.stage} artifact; a table needs evaluations"
+            )
     lines = layout.table(closing_columns(groups(rows)), layout.width_of(console))
     sharing = Text("sharing saves storage and trained parameters, not multiply-accumulates", style="dim")
     layout.write(console, [*lines, sharing, *_notes(rows)])

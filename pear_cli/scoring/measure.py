@@ -80,5 +80,5 @@ def _check_finite(scores: Tensor, units: list[UnitAtWork], config: Score) -> Non
         if not math.isfinite(score):
             raise TrainingError(
                 f"the {config.criterion.value} score of {unit.unit.site} is {score}: the loss or its "
-                "gradients are not finite; score with runtime.precision=float32, or train with a lower optim.lr"
+                "gradients are not finite; use runtime.precision=float32, or train with a lower optim.lr"
             )

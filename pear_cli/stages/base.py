@@ -61,7 +61,9 @@ class Job:
         """The adapted model of an artifact, on the device."""
         return load_model(artifact)[0].to(self.device.device)
 
-    def save_model(self, model: nn.Module, description: models.Description, kept: Mapping[str, Tensor]) -> None:
+    def save_model(
+        self, model: nn.Module, description: models.Description, kept: Mapping[str, Tensor]
+    ) -> None:
         """Save what rebuilds `model`: tensors each once, description, and logits that prove it."""
         self.draft.save_json(MODEL, description.to_json())
         self.draft.save_tensors(ADAPTERS, models.tensors(model))
@@ -90,5 +92,7 @@ def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
 
 def stored_bytes(folder: Path) -> dict[str, int]:
     """What a task's model takes on disk: adapters, classifier and knowledge, not the optimizer's state."""
-    sizes = [file.stat().st_size for name in (ADAPTERS, KNOWLEDGE) for file in folder.glob(f"{name}.safetensors")]
+    sizes = [
+        file.stat().st_size for name in (ADAPTERS, KNOWLEDGE) for file in folder.glob(f"{name}.safetensors")
+    ]
     return {"stored_bytes": sum(sizes)} if sizes else {}

@@ -28,7 +28,9 @@ def checkpoint(job: Job) -> Result:
 
     described = dataclasses.replace(description, owners=adapted.owners(), knowledge=config if kept else None)
     job.save_model(model, described, kept)
-    job.draft.save_tensors(OPTIMIZER, _state_of_unchanged(dense.tensors(OPTIMIZER), before, models.tensors(model)))
+    job.draft.save_tensors(
+        OPTIMIZER, _state_of_unchanged(dense.tensors(OPTIMIZER), before, models.tensors(model))
+    )
     costs = accounting.parameters(model)
     metrics = {"knowledge": config.kind.value, "knowledge_params": costs["knowledge_params"]}
     return Result(metrics, costs)

@@ -30,5 +30,3 @@ def evaluate(job: Job) -> Result:
         **accounting.latency(model, description.size, job.device),
     }
     return Result(metrics, costs)
-
-

@@ -1,5 +1,6 @@
 """Perform one stage of an experiment, or all of them; what is in the store already is reused."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,11 @@ STAGES = {
     "eval": "evaluate",
 }
 
-COMMANDS = {"train": "train", "adapt": "train phase=shared", **{s: s for s in ORDER if s not in ("train", "adapt")}}
+COMMANDS = {
+    "train": "train",
+    "adapt": "train phase=shared",
+    **{s: s for s in ORDER if s not in ("train", "adapt")},
+}
 
 MISSING = {
     "train": "nothing trained",
@@ -91,9 +96,8 @@ def _input(name: str, needed: Step, experiment: Experiment, store: Store) -> Art
         ready = all(store.find(step.stage, step.key) for step in needed.inputs.values())
         command = COMMANDS[needed.name] if ready and name != "eval" else "run"
         overrides = [override for override in experiment.overrides if not override.startswith("phase=")]
-        raise MissingArtifact(
-            f"{MISSING[needed.name]} for this configuration yet; run: {' '.join(['pear', command, *overrides])}"
-        )
+        remedy = shlex.join(["pear", *command.split(), *overrides])
+        raise MissingArtifact(f"{MISSING[needed.name]} for this configuration yet; run: {remedy}")
     return found
 
 

@@ -12,4 +12,6 @@ def prune_share(job: Job) -> Result:
     pruned = choose(importance, job.experiment.prune)
     share_map = assign_owners(importance, pruned, job.experiment.share.rule)
     job.draft.save_json("share_map", share_map.to_json())
-    return Result({"units": len(share_map.owners), "pruned": len(pruned.sites), "notes": list(share_map.notes)})
+    return Result(
+        {"units": len(share_map.owners), "pruned": len(pruned.sites), "notes": list(share_map.notes)}
+    )

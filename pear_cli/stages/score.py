@@ -12,7 +12,9 @@ def score(job: Job) -> Result:
     config, split = job.experiment.score, job.batches(job.experiment.dataset.train_split, model)
     importance = measure(model, calibration(split, config), config, job.device, job.experiment.seed)
     job.draft.save_json("importance", importance.to_json())
-    metrics = {"units": len(importance.scores), "kendall_tau": importance.kendall_tau, "images": importance.images}
+    metrics = {
+        "units": len(importance.scores),
+        "kendall_tau": importance.kendall_tau,
+        "images": importance.images,
+    }
     return Result(metrics, accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()})
-
-

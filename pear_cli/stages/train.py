@@ -26,7 +26,11 @@ def train(job: Job) -> Result:
     trainer = _trainer(job, model, Phase.shared if shared else Phase.dense)
     trainer.restore(state)
     held_out = _held_out(experiment.select)
-    watched = job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model) if held_out else None
+    watched = (
+        job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model)
+        if held_out
+        else None
+    )
 
     epochs = experiment.optim.shared_epochs if shared else experiment.dense_epochs
     run = Resumable(job.workspace / "training.safetensors")
@@ -51,9 +55,13 @@ def train(job: Job) -> Result:
     job.draft.save_tensors(OPTIMIZER, trainer.state())
     job.draft.save_json("history", run.history)
     done = len(run.history)
-    metrics: dict[str, object] = {"epochs": done, "selected_epoch": selected + 1, "select": experiment.select.value}
+    metrics: dict[str, object] = {
+        "epochs": done,
+        "selected_epoch": selected + 1,
+        "select": experiment.select.value,
+    }
     metrics |= {k: v for k, v in run.history[selected].items() if k != "lr"} if run.history else {}
-    costs: dict[str, object] = accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()}
+    costs: dict[str, object] = {**accounting.parameters(model), "peak_memory_bytes": memory.bytes()}
     costs["macs_per_image"] = accounting.macs_per_image(model, description.size)
     if seconds:
         costs["train_images_per_second"] = (done - run.resumed_at) * len(trainer.train) / seconds
@@ -115,7 +123,11 @@ def _held_out(select: Select) -> str:
 
 
 def _note(record: Mapping[str, float]) -> str:
-    chosen = [f"{name.partition('_')[0]} {value:.3f}" for name, value in record.items() if name.endswith("_accuracy")]
+    chosen = [
+        f"{name.partition('_')[0]} {value:.3f}"
+        for name, value in record.items()
+        if name.endswith("_accuracy")
+    ]
     return " ".join([f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}", *chosen])
 
 
@@ -163,14 +175,18 @@ class Resumable:
     def _write(self, now: Mapping[str, Tensor]) -> None:
         from safetensors.torch import save_file
 
-        stored = {f"now/{name}": t for name, t in now.items()} | {f"best/{name}": t for name, t in self.best.items()}
+        stored = {f"now/{name}": t for name, t in now.items()} | {
+            f"best/{name}": t for name, t in self.best.items()
+        }
         about = json.dumps({"history": self.history, "selected": self.selected})
         new = self.path.with_suffix(".new")
         try:
             save_file(stored, new, {"progress": about})
             os.replace(new, self.path)
         except OSError as error:
-            raise StoreError(f"cannot write {self.path.parent}: {error.strerror or error}; free some space") from None
+            raise StoreError(
+                f"cannot write {self.path.parent}: {error.strerror or error}; free some space"
+            ) from None
 
     def choose(self, model: nn.Module, trainer: Trainer) -> int:
         """Give the model the weights of the selected epoch; return its index."""

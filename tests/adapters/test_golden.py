@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.lora import LoRA
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -30,7 +30,8 @@ class OneBlock(nn.Module):
 
 def golden(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["config"])
 
 
 def fill(adaptation: Adaptation, **tensors: Tensor) -> None:
@@ -47,9 +48,17 @@ def test_lora_on_q_and_v_of_a_fused_qkv_matches_the_golden_vectors(case):
     model.block.attn.load_state_dict(
         {k.replace("_", ".", 1): t[k] for k in ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")}
     )
-    method = LoRA(lr=1, rank=int(config["rank"]), scale=config["scale"], dropout=0.1, slots=("attn.q", "attn.v"))
+    method = LoRA(
+        lr=1, rank=int(config["rank"]), scale=config["scale"], dropout=0.1, slots=("attn.q", "attn.v")
+    )
     adaptation = Adaptation(model, method).eval()
-    fill(adaptation, attn_q__down=t["down_q"], attn_q__up=t["up_q"], attn_v__down=t["down_v"], attn_v__up=t["up_v"])
+    fill(
+        adaptation,
+        attn_q__down=t["down_q"],
+        attn_q__up=t["up_q"],
+        attn_v__down=t["down_v"],
+        attn_v__up=t["up_v"],
+    )
     torch.testing.assert_close(model.block.attn(t["x"]), t["y"], atol=1e-5, rtol=0)
 
 
@@ -58,7 +67,9 @@ def test_adaptformer_matches_the_golden_vectors(case):
     t, config = golden(case)
     model = OneBlock(t["x"].shape[-1], int(config["num_heads"]), config["mlp_ratio"]).eval()
     model.block.load_state_dict({k.removeprefix("block."): v for k, v in t.items() if k.startswith("block.")})
-    method = AdaptFormer(lr=1, rank=int(config["dim"]), scale=config["scale"], dropout=0.1, bias=False, slots=("mlp",))
+    method = AdaptFormer(
+        lr=1, rank=int(config["dim"]), scale=config["scale"], dropout=0.1, bias=False, slots=("mlp",)
+    )
     adaptation = Adaptation(model, method).eval()
     fill(adaptation, mlp__down=t["down"], mlp__up=t["up"])
     torch.testing.assert_close(model(t["x"]), t["y"], atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,10 @@ def test_dense_training_and_scoring_do_not_depend_on(make, key, value):
 @pytest.mark.parametrize(("key", "value"), PART_OF_TRAINING.items())
 def test_every_key_depends_on(make, key, value):
     if key == "dataset__split_seed":
-        one, other = make(dataset__train_split="train800"), make(dataset__train_split="train800", dataset__split_seed=1)
+        one, other = (
+            make(dataset__train_split="train800"),
+            make(dataset__train_split="train800", dataset__split_seed=1),
+        )
     else:
         one, other = make(), make(**{key: value})
     for name, step in keys(one).items():
@@ -99,7 +103,9 @@ def test_another_spelling_of_a_number_is_the_same_key(make):
 
 
 def test_ratio_zero_is_one_baseline_whatever_share_and_knowledge_say(make):
-    assert keys(make(prune__ratio=0)) == keys(make(prune__ratio=0.0, share__rule="top", knowledge__kind="int8"))
+    assert keys(make(prune__ratio=0)) == keys(
+        make(prune__ratio=0.0, share__rule="top", knowledge__kind="int8")
+    )
 
 
 def test_one_schedule_over_both_phases_ties_dense_training_to_where_it_stops(make):
@@ -118,9 +124,9 @@ def test_seed_of_the_score_matters_only_to_the_random_criterion(make):
 def test_keys_need_neither_torch_nor_timm(tmp_path):
     code = (
         "import sys; from pear_cli.experiment import Experiment; from omegaconf import OmegaConf\n"
-        f"import importlib.util as u; s = u.spec_from_file_location('c', {str(__file__.replace('test_keys', 'conftest'))!r})\n"
-        "m = u.module_from_spec(s); s.loader.exec_module(m)\n"
-        "print(Experiment.from_config(OmegaConf.create(m.TINY)).plan['eval'].key)\n"
+        "import runpy\n"
+        f"m = runpy.run_path({str(Path(__file__).parent / 'conftest.py')!r})\n"
+        "print(Experiment.from_config(OmegaConf.create(m['TINY'])).plan['eval'].key)\n"
         "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules), 'heavy'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -134,7 +140,7 @@ def test_keys_need_neither_torch_nor_timm(tmp_path):
         ({"prune__ratio": -0.1}, "prune.ratio = -0.1 is out of range"),
         ({"prune__ratio": "abc"}, "prune.ratio"),
         ({"prune__ratio": float("nan")}, "prune.ratio"),
-        ({"optim__epoch": 1}, 'no setting \'epoch\'; did you mean "epochs"?'),
+        ({"optim__epoch": 1}, "no setting 'epoch'; did you mean \"epochs\"?"),
         ({"method___target_": "os.system"}, "os.system is refused"),
         ({"method___target_": "pear_cli.store.Store"}, "not a Method"),
         ({"score__criterion": "tailor"}, "tailor"),

@@ -99,7 +99,9 @@ def test_two_seeded_runs_are_equal_to_the_bit_and_another_seed_is_not(make, stor
 
 @pytest.mark.parametrize("changes", [{}, {"select": "val"}], ids=["last", "val"])
 @pytest.mark.parametrize("phase", ["train", "adapt"])
-def test_training_that_was_cut_off_goes_on_as_if_it_never_had(make, store, tmp_path, monkeypatch, phase, changes):
+def test_training_that_was_cut_off_goes_on_as_if_it_never_had(
+    make, store, tmp_path, monkeypatch, phase, changes
+):
     from pear_cli.store import Store
 
     changes = {"optim__epochs": 3, "optim__adapt_epochs": 3, **changes}
@@ -178,7 +180,9 @@ def test_every_kind_of_knowledge_adapts_and_evaluates(make, store, kind):
     made = artifacts(make(knowledge__kind=kind), store)
     costs = made["checkpoint"].manifest["accounting"]
     assert costs["trainable_params_without_head"] == 4 * 2 * (16 + 16)
-    assert ("knowledge.safetensors" in made["adapt"].manifest["files"]) == (kind in ("frozen", "lowrank", "int8"))
+    assert ("knowledge.safetensors" in made["adapt"].manifest["files"]) == (
+        kind in ("frozen", "lowrank", "int8")
+    )
 
 
 def test_an_altered_tensor_is_found_on_loading(make, store):

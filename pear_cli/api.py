@@ -1,0 +1,134 @@
+"""Pear as a library: a stored model as a plain timm model, and what it scores."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.export import single_file, source
+from pear_cli.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pear_cli.config import Runtime
+    from pear_cli.data.base import Dataset
+    from pear_cli.model import Description
+
+
+def load(
+    path: str | Path, store: str | Path | Store | None = None, weights: str | Path | None = None
+) -> "nn.Module":
+    """Load an adapted model.
+
+        model = pear_cli.load("outputs/store/eval/3f2a…")
+        names = model.pretrained_cfg["label_names"]
+
+    It is the timm model of its backbone with the adapters, their owners and the kept knowledge in place, on
+    the CPU, in float32 and eval mode, and gives the logits that `pear eval` saw. `model.pretrained_cfg` tells
+    timm how to prepare an image (`timm.data.resolve_model_data_config`): `input_size`, `mean`, `std`, bicubic
+    interpolation straight to that size, and `label_names` in logit order.
+
+    Args:
+        path: the folder of a train, checkpoint or eval artifact (an evaluation stands for the model that it
+            evaluated), a file that `pear export` wrote, or, with `store`, a key or a unique prefix of one.
+        store: where keys are looked up.
+        weights: a file with the frozen weights, where this machine has them elsewhere.
+
+    Raises:
+        MissingArtifact: nothing there, or what was evaluated is gone.
+        CorruptArtifact: altered files, or logits that differ from those of the time of saving.
+        ConfigError: frozen weights that are missing or others.
+    """
+    return load_described(path, store, weights)[0]
+
+
+def load_described(
+    path: str | Path, store: str | Path | Store | None = None, weights: str | Path | None = None
+) -> "tuple[nn.Module, Description]":
+    """`load`, and the description that the model was made from."""
+    from pear_cli import model as models
+    from pear_cli.stages.base import load_model
+
+    place = None if weights is None else str(weights)
+    found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
+    if isinstance(found, Path):
+        file = single_file.read(found)
+        description = models.Description.from_json(file.description)
+        model = models.rebuild(description, file.trained, file.knowledge, place)
+        if description.size != models.input_size(model):
+            raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
+        models.check_probe(model, description, file.probe)
+    else:
+        model, description = load_model(found, place)
+    _state_data_config(model, description)
+    return model, description
+
+
+def evaluate(
+    path: str | Path,
+    dataset: "Dataset",
+    runtime: "Runtime",
+    store: str | Path | Store | None = None,
+    weights: str | Path | None = None,
+) -> Mapping[str, float | int]:
+    """Accuracy and loss of a stored or exported model on a dataset's test split.
+
+    Images are normalised as the model was trained, whatever `dataset.normalization` says.
+
+    Args:
+        path, store, weights: as `load` takes them.
+        dataset: it must have the model's classes, in the same order.
+        runtime: device and precision.
+
+    Returns:
+        `accuracy` and `mean_per_class_accuracy` in [0, 1], `loss`, and `images`, their number.
+
+    Raises:
+        ConfigError: a dataset with other classes; see `load` for the others.
+    """
+    from pear_cli import engine
+    from pear_cli.errors import ConfigError
+
+    where = engine.device(runtime)
+    model, description = load_described(path, store, weights)
+    if dataset.classes() != description.classes:
+        raise ConfigError(
+            f"dataset {dataset.name} has other classes ({_some(dataset.classes())}) than the model "
+            f"({_some(description.classes)}): its logits would mean other things"
+        )
+    images = dataset.load(dataset.test_split, description.size)
+    split = engine.Batches(images, engine.statistics(model, description.normalization), where.device)
+    result = engine.evaluate(model.to(where.device), split, where)
+    return {
+        "accuracy": result.accuracy,
+        "mean_per_class_accuracy": result.mean_per_class_accuracy,
+        "loss": result.loss,
+        "images": len(split),
+    }
+
+
+def _state_data_config(model: "nn.Module", description: "Description") -> None:
+    """Say on the model how its images are prepared, the way timm reads it."""
+    from pear_cli import engine
+
+    mean, std = engine.statistics(model, description.normalization)
+    stated: Any = model.pretrained_cfg
+    config = {
+        **stated,
+        "num_classes": len(description.classes),
+        "input_size": (3, description.size, description.size),
+        "fixed_input_size": True,
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "label_names": tuple(description.classes),
+    }
+    settable: Any = model
+    settable.pretrained_cfg = settable.default_cfg = config
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few names, and how many there are."""
+    return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

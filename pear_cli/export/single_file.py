@@ -1,0 +1,233 @@
+"""One safetensors file that holds all of a task's model but the frozen backbone.
+
+Its tensors are the trained ones (`adapter.…`, `head.…`, `backbone.…`), the kept knowledge (`knowledge.…`)
+and the logits that prove a faithful copy (`probe.logits`). Its header holds texts: `pear_schema`;
+`description`, the content of model.json; `origin`, the manifest of the artifact; `importance`, where it is
+known; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the file.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.canonical import canonical
+from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 1
+TRAINED = ("adapter.", "head.", "backbone.")
+KNOWLEDGE = "knowledge."
+PROBE = "probe.logits"
+LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself reads no longer ones."""
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """An exported file whose hash was checked; nothing else of it is trusted yet.
+
+    Args:
+        path: where it was read.
+        texts: its header, by name.
+        content: all its bytes.
+    """
+
+    path: Path
+    texts: Mapping[str, str]
+    content: bytes
+
+    @property
+    def description(self) -> Any:
+        """The content of model.json."""
+        return self._json("description")
+
+    @property
+    def origin(self) -> Any:
+        """The manifest of the artifact that was exported."""
+        return self._json("origin")
+
+    @property
+    def importance(self) -> Any:
+        """The content of importance.json, or None."""
+        return self._json("importance") if "importance" in self.texts else None
+
+    @functools.cached_property
+    def tensors(self) -> "dict[str, Tensor]":
+        """All tensors, on the CPU."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(self.content)
+        except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            raise damaged(self.path, str(error)) from None
+
+    @property
+    def trained(self) -> "dict[str, Tensor]":
+        """The trained tensors."""
+        foreign = [n for n in self.tensors if not n.startswith((*TRAINED, KNOWLEDGE)) and n != PROBE]
+        if foreign:
+            raise damaged(self.path, f"it has the unknown tensor {foreign[0]!r}")
+        return {name: tensor for name, tensor in self.tensors.items() if name.startswith(TRAINED)}
+
+    @property
+    def knowledge(self) -> "dict[str, Tensor]":
+        """The kept knowledge, encoded."""
+        kept = {name: tensor for name, tensor in self.tensors.items() if name.startswith(KNOWLEDGE)}
+        return {name.removeprefix(KNOWLEDGE): tensor for name, tensor in kept.items()}
+
+    @property
+    def probe(self) -> "Tensor":
+        """Logits (4, K) of the fixed batch."""
+        if PROBE not in self.tensors:
+            raise damaged(self.path, f"it lacks {PROBE}")
+        return self.tensors[PROBE]
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads(self.texts[name])
+        except (KeyError, ValueError, RecursionError):
+            raise damaged(self.path, f"its header has no sound {name}") from None
+
+
+def export(artifact: Artifact, out: Path, *, importance: Any = None, force: bool = False) -> Path:
+    """Write the model of an artifact into one file, whole or not at all.
+
+    The frozen backbone is not in it: its weights are bundled, timm's or the user's, and the description has
+    their hash. The same artifact always gives the same bytes.
+
+    Args:
+        artifact: one that holds a model.
+        out: the file, which must end in `.safetensors`.
+        importance: content of importance.json, to go along.
+        force: replace a file that is there.
+
+    Raises:
+        ConfigError: `out` is there already, or has another ending.
+        StoreError: it cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: an exported file ends in .safetensors")
+    if out.is_dir() or (out.exists() and not force):
+        raise ConfigError(f"--out {out} is there already; choose another name, or --force")
+    tensors = dict(artifact.tensors("adapters"))
+    if "knowledge.safetensors" in artifact.manifest["files"]:
+        tensors |= {KNOWLEDGE + name: tensor for name, tensor in artifact.tensors("knowledge").items()}
+    tensors[PROBE] = artifact.tensors("probe")["logits"]
+    texts = {
+        "pear_schema": str(SCHEMA),
+        "description": canonical(artifact.json("model")),
+        "origin": canonical(artifact.manifest),
+    }
+    if importance is not None:
+        texts["importance"] = canonical(importance)
+    _write(out, _serialise(tensors, texts))
+    return out
+
+
+def importance_of(artifact: Artifact, store: Store) -> Any:
+    """The importance that an artifact's share map was made of, or None where the store has it no more."""
+    key = artifact.inputs.get("checkpoint")
+    checkpoint = artifact if artifact.stage == "checkpoint" else key and store.find("checkpoint", key)
+    scored = checkpoint and store.find("score", checkpoint.inputs.get("score", ""))
+    return scored.json("importance") if scored else None
+
+
+def read(path: Path) -> SingleFile:
+    """Read an exported file and check its hash.
+
+    Raises:
+        MissingArtifact: no such file.
+        CorruptArtifact: altered, cut short, or no file of pear.
+        StoreError: exported by a newer pear.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingArtifact(f"{path}: no such file") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    header, data = _split(path, content)
+    texts = header.get("__metadata__")
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise damaged(path, "it is a safetensors file, but not one that pear exported")
+    schema = texts.get("pear_schema", "")
+    if not schema.isdecimal():
+        raise damaged(path, "it is a safetensors file, but not one that pear exported")
+    if int(schema) > SCHEMA:
+        raise StoreError(
+            f"{path} has schema {schema}, this pear reads up to {SCHEMA}; upgrade pear to read it"
+        )
+    if texts.get("sha256") != _hash(header, data):
+        raise damaged(path, "its content is not what was exported (the sha256 in its header is another)")
+    return SingleFile(path, texts, content)
+
+
+def damaged(path: Path, what: str) -> CorruptArtifact:
+    """The error for a file that cannot be used, with its remedy."""
+    return CorruptArtifact(f"{path}: {what}; export it again: pear export")
+
+
+def _split(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and tensor bytes of a safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, LARGEST_HEADER):
+        raise damaged(path, "it is not a safetensors file")
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise damaged(path, "it is not a safetensors file") from None
+    if not isinstance(header, dict):
+        raise damaged(path, "it is not a safetensors file")
+    return header, memoryview(content)[8 + length :]
+
+
+def _serialise(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> bytes:
+    """The file's bytes; safetensors itself would write the texts in a random order."""
+    from safetensors.torch import save
+
+    content = save(dict(tensors))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8:start]), memoryview(content)[start:]
+    header = {"__metadata__": dict(texts), **header}
+    header["__metadata__"]["sha256"] = _hash(header, data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, data])
+
+
+def _hash(header: Mapping[str, Any], data: memoryview) -> str:
+    """sha256 of the header but for the hash itself, in canonical form, and of the tensor bytes."""
+    texts = {name: text for name, text in header["__metadata__"].items() if name != "sha256"}
+    try:
+        spelled = canonical({**header, "__metadata__": texts})
+    except (ConfigError, RecursionError):
+        return ""  # no header that safetensors writes
+    digest = hashlib.sha256(spelled.encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _write(out: Path, content: bytes) -> None:
+    new = out.with_name(f".{out.name}.{secrets.token_hex(4)}.new")
+    try:
+        with new.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, out)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)

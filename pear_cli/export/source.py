@@ -1,0 +1,49 @@
+"""Which model a word on the command line means: an artifact in a store, or an exported file."""
+
+from pathlib import Path
+
+from pear_cli.errors import MissingArtifact, StoreError
+from pear_cli.store import Artifact, Store
+
+HOLDS = "model.json"
+
+
+def find(source: str | Path, store: Store | None) -> Artifact | Path:
+    """The artifact that holds a model, or the exported file.
+
+    An evaluation stands for the model that it evaluated.
+
+    Args:
+        source: an artifact's folder, an exported file, or a key or a unique prefix of one.
+        store: where keys are looked up; a folder needs none.
+
+    Raises:
+        MissingArtifact: nothing there.
+        StoreError: an artifact without a model, such as scores.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return holder(Artifact.at(path), Store(path.resolve().parent.parent))
+    if store is None:
+        raise MissingArtifact(f"{source}: no such file or folder; a key needs its store beside it")
+    return holder(store.resolve(str(source)), store)
+
+
+def holder(artifact: Artifact, store: Store) -> Artifact:
+    """The artifact that holds the model of `artifact`: itself, or what it evaluated.
+
+    Raises:
+        StoreError: it has none.
+        MissingArtifact: what it evaluated is gone.
+    """
+    if artifact.stage == "eval":
+        (key,) = set(artifact.inputs.values())
+        return store.get("train", key)
+    if HOLDS not in artifact.manifest["files"]:
+        raise StoreError(
+            f"{artifact.path} holds no model: it is a {artifact.stage} artifact; "
+            "take a train, checkpoint or eval artifact"
+        )
+    return artifact

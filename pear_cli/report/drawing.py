@@ -1,0 +1,116 @@
+"""The share map as a drawing: blocks down, slots across, readable without colour."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+SHADES = "░▒▓█"
+LABEL = 6  # cells of the first column, `block `
+GAP = 2
+SITE = re.compile(r"(?P<path>.*)\.(?P<slot>attn\.\w+|mlp(?:\.\w+)?)")
+
+Owners = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is known of the sites of one backbone.
+
+    Args:
+        sites: names of all sites.
+        scores: importance of the adapter at each site; empty where it is not known.
+        owners: home site of the adapter that serves at each site, None where none does; empty before pruning.
+        knowledge: sites where the pruned adapter's knowledge is kept.
+    """
+
+    sites: tuple[str, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    owners: Owners = field(default_factory=dict)
+    knowledge: frozenset[str] = frozenset()
+
+    def lines(self, width: int) -> list[Text]:
+        """Draw into `width` cells; slots that do not fit side by side follow below."""
+        places = place(self.sites)
+        slots = list(dict.fromkeys(slot for _, slot in places.values()))
+        blocks = sorted({block for block, _ in places.values()})
+        cells = {places[site]: self._cell(site, places) for site in places}
+        column = max(map(len, (*slots, *(cell.plain for cell in cells.values()))), default=0) + GAP
+        beside = max(1, (width - LABEL + GAP) // column)
+        lines: list[Text] = []
+        for first in range(0, len(slots), beside):
+            part = slots[first : first + beside]
+            lines += [Text()] if lines else []
+            lines.append(_row("block", [Text(slot) for slot in part], column, "bold"))
+            lines += [
+                _row(f"{block:>5}", [cells.get((block, slot), Text()) for slot in part], column)
+                for block in blocks
+            ]
+        return lines + self._legend(places)
+
+    def _cell(self, site: str, places: "Places") -> Text:
+        """One site: its own adapter with its importance, or who serves instead."""
+        owner = self.owners.get(site, site)
+        if owner == site:
+            text = Text(self._importance(site))
+            serves = sum(home == site for home in self.owners.values())
+            return text.append(f" ×{serves}", "bold") if serves > 1 else text
+        text = Text("·", "dim") if owner is None else Text(f"→ {places[owner][0]}", "cyan")
+        return text.append(" K", "magenta") if site in self.knowledge else text
+
+    def _importance(self, site: str) -> str:
+        if site not in self.scores:
+            return SHADES[-1] if self.owners else "?"
+        share = self.scores[site] / self._most
+        return f"{shade(share)} {share:.2f}"
+
+    @property
+    def _most(self) -> float:
+        return max(map(abs, self.scores.values()), default=0.0) or 1.0
+
+    def _legend(self, places: "Places") -> list[Text]:
+        lines = []
+        if self.scores:
+            lines.append(f"{' '.join(SHADES)}  importance, low to high; 1.00 is {self._most:.3g}")
+        elif self.owners:
+            lines.append(f"{SHADES[-1]}  keeps its own adapter (its importance is not in the store)")
+        if any(owner not in (site, None) for site, owner in self.owners.items()):
+            lines.append(
+                "→ 3  pruned, served by block 3's adapter of that slot;  ×2  an adapter that serves 2 sites"
+            )
+        if None in self.owners.values():
+            lines.append("·  pruned, not shared")
+        if self.knowledge:
+            lines.append("K  what the pruned adapter knew is kept")
+        return [Text(line, style="dim") for line in lines]
+
+
+Places = dict[str, tuple[int, str]]
+
+
+def place(sites: Iterable[str]) -> Places:
+    """Block and slot of each site; blocks count from 0 in the order of the numbers in their path."""
+    found = {}
+    for site in sites:
+        match = SITE.fullmatch(site)
+        path, slot = (match["path"], match["slot"]) if match else site.rpartition(".")[::2]
+        found[site] = (path, slot)
+    paths = sorted(
+        {path for path, _ in found.values()}, key=lambda path: [int(n) for n in re.findall(r"\d+", path)]
+    )
+    places = {site: (paths.index(path), slot) for site, (path, slot) in found.items()}
+    return dict(sorted(places.items(), key=lambda item: item[1][0]))
+
+
+def shade(share: float) -> str:
+    """The shade of an importance in [0, 1]; negative ones are the lightest."""
+    return SHADES[min(len(SHADES) - 1, max(0, int(share * len(SHADES))))]
+
+
+def _row(label: str, cells: list[Text], column: int, style: str = "") -> Text:
+    line = Text(f"{label:<{LABEL}}", style=style)
+    for cell in cells:
+        line.append_text(cell).append(" " * (column - len(cell.plain)))
+    line.rstrip()
+    return line

@@ -1,0 +1,195 @@
+"""One artifact, summed up in a screen."""
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pear_cli.errors import StoreError
+from pear_cli.report import layout, spelling
+from pear_cli.report.drawing import Drawing
+from pear_cli.report.layout import Column
+from pear_cli.report.lineage import Lineage
+from pear_cli.report.listing import ORACLE, Row
+from pear_cli.store import Artifact, Store
+
+WIDTH = 80  # of drawings, where there is no terminal to measure
+CURVE_ROWS = 12
+INDENT = 13  # of what a section says
+
+SPELLED: Mapping[str, Callable[[Any], str]] = {
+    "accuracy": lambda x: spelling.percent([x]) + " %",
+    "mean_per_class_accuracy": lambda x: spelling.percent([x]) + " %",
+    "stored_bytes": spelling.size,
+    "peak_memory_bytes": spelling.size,
+}
+
+
+def print_artifact(artifact: Artifact, store: Store, console: Console) -> None:
+    """Print an artifact: what it is, what was measured, and a drawing of what is inside.
+
+    Raises:
+        CorruptArtifact: files that are not what the manifest says.
+    """
+    width = layout.width_of(console)
+    lineage = Lineage.of(artifact, store.find)
+    layout.write(console, summary(lineage, width))
+    if "history.json" in artifact.manifest["files"]:
+        _section(console, "learning curve", curve(artifact))
+    drawing = draw(lineage)
+    if drawing is not None:
+        _section(console, "adapters" if drawing.owners else "importance", drawing.lines(width or WIDTH))
+
+
+def print_share_map(artifact: Artifact, store: Store, console: Console) -> None:
+    """Print only the drawing of an artifact's adapters; nothing where it has none."""
+    drawing = draw(Lineage.of(artifact, store.find))
+    if drawing is not None:
+        layout.write(console, drawing.lines(layout.width_of(console) or WIDTH))
+
+
+def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
+    """The manifest in words, wrapped to `width` cells."""
+    artifact, manifest = lineage.artifact, lineage.artifact.manifest
+    created = str(manifest["created_at"])[:19].replace("T", " ")
+    own = _settings(Lineage(artifact, (), ()))
+    inherited = {key: value for key, value in _settings(lineage).items() if key not in own}
+    sections: dict[str, dict[str, Any]] = {
+        "from": {name: key[:12] for name, key in artifact.inputs.items()},
+        "config": own,
+        "experiment": inherited,
+        "metrics": {name: value for name, value in manifest["metrics"].items() if name != "notes"},
+        "costs": manifest["accounting"],
+        "environment": {k: v for k, v in manifest["environment"].items() if not isinstance(v, Mapping)},
+        "files": {name: spelling.size(about["bytes"]) for name, about in manifest["files"].items()},
+    }
+    lines = [
+        Text(f"{Row(lineage).step} {artifact.key}", style="bold"),
+        Text(spelling.printable(str(artifact.path))),
+        Text(f"{lineage.label}; made {created} UTC in {spelling.duration(manifest['seconds'])}"),
+    ]
+    for title, values in sections.items():
+        lines += _section_lines(title, values, width)
+    return lines + [Text(f"note: {spelling.printable(note)}", style="yellow") for note in _notes(lineage)]
+
+
+def _notes(lineage: Lineage) -> list[str]:
+    metrics = lineage.artifact.manifest["metrics"]
+    notes = [str(note) for note in metrics["notes"]] if isinstance(metrics.get("notes"), list) else []
+    if lineage.setting("select") == "test_oracle":
+        notes.append(ORACLE)
+    return notes + [f"its input {name} is gone from the store" for name in lineage.missing]
+
+
+def draw(lineage: Lineage) -> Drawing | None:
+    """The drawing of an artifact's adapters, or None where it has none.
+
+    A share map comes from the artifact itself, or from the model that it holds or evaluated; importance from
+    the scores that it goes back to, as long as they are in the store.
+    """
+    artifact = lineage.artifact
+    scores: dict[str, float] = {}
+    scored = lineage.last("score")
+    if scored is not None:
+        from pear_cli.scoring.importance import Importance
+
+        scores = Importance.from_json(scored.json("importance")).by_site()
+    if artifact.stage == "score":
+        return Drawing(tuple(scores), scores)
+    if artifact.stage == "prune-share":
+        from pear_cli.sharing.share_map import ShareMap
+
+        owners = dict(ShareMap.from_json(artifact.json("share_map")).owners)
+        return Drawing(tuple(owners), scores, owners)
+    holder = lineage.last("train") if artifact.stage == "eval" else artifact
+    if holder is None or "model.json" not in holder.manifest["files"] or "checkpoint" not in _steps(lineage):
+        return None
+    return drawing_of(holder.json("model"), scores)
+
+
+def drawing_of(description: Any, scores: Mapping[str, float]) -> Drawing:
+    """The drawing of a described model.
+
+    Args:
+        description: content of a model.json.
+        scores: importance by site, as far as known.
+
+    Raises:
+        StoreError: it is not the description of a model.
+    """
+    try:
+        owners = {
+            str(site): None if home is None else str(home) for site, home in description["owners"].items()
+        }
+        kept = description["knowledge"] is not None
+    except (KeyError, TypeError, AttributeError):
+        raise StoreError("model.json is not the description of a model of pear") from None
+    if any(home is not None and home not in owners for home in owners.values()):
+        raise StoreError("model.json names an owner that is no site")
+    pruned = {site for site, home in owners.items() if home != site}
+    return Drawing(tuple(owners), scores, owners, frozenset(pruned if kept else ()))
+
+
+def curve(artifact: Artifact) -> list[Text]:
+    """The learning curve in numbers: at most a dozen epochs, and always the one that was kept."""
+    history = artifact.json("history")
+    if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+        raise StoreError(f"{artifact.path}: history.json is not a learning curve")
+    if not history:
+        return [Text("no epoch was trained")]
+    selected = artifact.manifest["metrics"].get("selected_epoch")
+    count = len(history)
+    step = max(1, -(-count // CURVE_ROWS))
+    epochs = sorted(
+        {*range(step, count + 1, step), 1, count} | ({selected} if isinstance(selected, int) else set())
+    )
+    epochs = [epoch for epoch in epochs if 1 <= epoch <= count]
+    names = [name for name in history[-1] if name != "lr"] + ["lr"]
+    columns = [
+        Column("epoch", [f"{epoch}{'*' if epoch == selected else ' '}" for epoch in epochs], right=True)
+    ]
+    for name in names:
+        values = [history[epoch - 1].get(name) for epoch in epochs]
+        columns.append(
+            Column(spelling.printable(name), [_measured(name, value) for value in values], right=True)
+        )
+    return [*layout.table(columns), Text("*  the epoch that was kept", style="dim")]
+
+
+def _measured(name: str, value: object) -> str:
+    if not isinstance(value, int | float):
+        return ""
+    if name.endswith("accuracy"):
+        return f"{value:.3f}"
+    return f"{value:.2e}" if name == "lr" else f"{value:.4f}"
+
+
+def _steps(lineage: Lineage) -> set[str]:
+    return {a.stage for a in lineage.all} | set(lineage.artifact.inputs)
+
+
+def _settings(lineage: Lineage) -> dict[str, Any]:
+    return {key: value for key, value in lineage.settings.items() if value is not None}
+
+
+def _section_lines(title: str, values: Mapping[str, Any], width: int | None) -> list[Text]:
+    """`title  name value, name value`."""
+    parts = ", ".join(f"{spelling.printable(name)} {_spell(name, value)}" for name, value in values.items())
+    if not parts:
+        return []
+    room = None if width is None else max(20, width - INDENT)
+    first, *others = [parts] if room is None else textwrap.wrap(parts, room, break_on_hyphens=False)
+    lines = [Text.assemble((f"{title:<{INDENT}}", "bold"), first)]
+    return lines + [Text(" " * INDENT + other) for other in others]
+
+
+def _spell(name: str, value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return SPELLED.get(name, spelling.number)(value)
+    return spelling.value(value)
+
+
+def _section(console: Console, title: str, lines: Iterable[Text]) -> None:
+    layout.write(console, [Text(), Text(title, style="bold"), *lines])

@@ -1,0 +1,82 @@
+"""What scoring stores, and Kendall's tau."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from pear_cli.errors import CorruptArtifact
+from pear_cli.scoring.importance import Importance, ScoredUnit, kendall_tau
+
+UNITS = tuple(ScoredUnit(f"blocks.{b}.attn.q", b, "attn.q", ("attn.q", 8, 8), 32) for b in range(3))
+FOUND = Importance(
+    criterion="taylor",
+    units=UNITS,
+    scores=(0.1, 1 / 3, -2.0),
+    images=64,
+    kendall_tau=0.5,
+    similarity={UNITS[0].site: {UNITS[1].site: 0.25}},
+)
+
+
+def test_importance_survives_json() -> None:
+    assert Importance.from_json(json.loads(json.dumps(FOUND.to_json(), sort_keys=True))) == FOUND
+
+
+def test_units_stand_by_importance_with_ties_in_site_order() -> None:
+    tied = replace(FOUND, scores=(1.0, 0.0, 1.0))
+    assert [unit.block for unit in tied.ascending()] == [1, 0, 2]
+    assert [unit.block for unit in tied.descending()] == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda v: v.pop("units"),
+        lambda v: v["units"][0].update(score="high"),
+        lambda v: v["units"][0].update(score=float("nan")),
+        lambda v: v["units"][0].update(site="blocks.1.attn.q"),
+        lambda v: v["units"][0].update(group=["attn.q", 8]),
+        lambda v: v["units"][0].update(parameters=1.5),
+        lambda v: v["units"].append(3),
+        lambda v: v.update(kendall_tau=2),
+        lambda v: v.update(similarity=[]),
+        lambda v: v.update(similarity={"elsewhere": {"blocks.0.attn.q": 1.0}}),
+        lambda v: v["similarity"]["blocks.0.attn.q"].update({"blocks.1.attn.q": 1.5}),
+    ],
+)
+def test_nonsense_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads(json.dumps(FOUND.to_json()))
+    spoil(value)
+    with pytest.raises(CorruptArtifact, match="no importance"):
+        Importance.from_json(value)
+
+
+def test_a_similarity_between_two_groups_is_refused() -> None:
+    other = replace(UNITS[1], group=("attn.v", 8, 8))
+    with pytest.raises(CorruptArtifact, match="a similarity between"):
+        replace(FOUND, units=(UNITS[0], other, UNITS[2]))
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_kendall_tau_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert kendall_tau(first, second) is None
+    else:
+        assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second).statistic)
+
+
+def test_scores_share_maps_and_choices_need_no_torch() -> None:
+    code = (
+        "import sys, pear_cli.scoring.importance, pear_cli.pruning, pear_cli.sharing.rules;"
+        "import pear_cli.knowledge; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
