@@ -53,12 +53,14 @@ def load_described(
     found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
     if isinstance(found, Path):
         file = single_file.read(found)
+        source.check_harmless(file.description, found)
         description = models.Description.from_json(file.description)
         model = models.rebuild(description, file.trained, file.knowledge, place)
         if description.size != models.input_size(model):
             raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
         models.check_probe(model, description, file.probe)
     else:
+        source.check_harmless(found.json(source.HOLDS), found.path)
         model, description = load_model(found, place)
     _state_data_config(model, description)
     return model, description

@@ -183,9 +183,12 @@ def _parse(folder: Path, name: str, content: bytes) -> Any:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path / MANIFEST):
-        raise MissingArtifact(f"{path} is not an artifact: it has no {MANIFEST}; see what there is: pear ls")
-    content = _read_file(path, MANIFEST)
+    try:
+        content = _read_file(path, MANIFEST)
+    except CorruptArtifact:
+        if os.path.lexists(path / MANIFEST):
+            raise
+        raise MissingArtifact(f"{path} is not an artifact (no {MANIFEST}); see: pear ls") from None
     manifest = _parse(path, MANIFEST, content)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:

@@ -69,7 +69,8 @@ def reorder(words: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
         if name == "--experimental-rerun":
             raise UsageError(f"{name} is refused: it loads a pickle; repeat the overrides instead")
         if name not in FLAGS:
-            raise UsageError(f"no flag {given}{near(given, FLAGS) or ';'} flags: {', '.join(FLAGS)}")
+            known = [*FLAGS, "--json", "--help"]
+            raise UsageError(f"no flag {given}{near(given, known) or ';'} flags: {', '.join(known)}")
         flags[name] = _value(name, attached if equals else None, rest)
     modes = [name for name in flags if FLAGS[name].mode]
     if len(modes) > 1:
@@ -86,16 +87,16 @@ def _value(name: str, attached: str | None, rest: list[str]) -> str | None:
             raise UsageError(f"{name} takes no value; it has {attached!r}")
         return None
     value = attached
-    if value is None and rest and (flag.takes == 1 or rest[0] in flag.choices):
+    if value is None and rest and (flag.takes == 1 or not (rest[0].startswith("-") or "=" in rest[0])):
         value = rest.pop(0)
     if value is None and flag.takes == "?":
         return flag.choices[0]
     if value is None:
-        raise UsageError(f"{name} needs a value{_one_of(flag)}")
+        raise UsageError(f"{name} needs a value;{_one_of(flag)}")
     if flag.choices and value not in flag.choices:
         raise UsageError(f'{name} cannot be "{value}"{near(value, flag.choices) or ";"}{_one_of(flag)}')
     return value
 
 
 def _one_of(flag: Flag) -> str:
-    return f" one of {', '.join(flag.choices)}" if flag.choices else ""
+    return f" one of {', '.join(flag.choices)}" if flag.choices else " it stands last"

@@ -175,18 +175,20 @@ def _collect_leftovers(store: "Store", dry_run: bool, older_than: float | None) 
 
 def _collect_damaged(store: "Store", dry_run: bool) -> Iterator[Item]:
     for path in store.folders():
-        try:
-            store.get(path.parent.name, path.name).verify()
-        except MissingArtifact:
-            continue
-        except CorruptArtifact:
-            with _claimed(store, path.parent.name, path.name, dry_run) as ours:
-                if ours:
-                    item = Item("corrupt", path, _size(path))
-                    if not dry_run:
-                        with writing(store.root):
-                            quarantine(path)
-                    yield item
+        with _claimed(store, path.parent.name, path.name, dry_run) as ours:
+            if ours and _is_damaged(store, path):
+                yield Item("corrupt", path, _size(path))
+                if not dry_run:
+                    with writing(store.root):
+                        quarantine(path)
+
+
+def _is_damaged(store: "Store", path: Path) -> bool:
+    try:
+        store.get(path.parent.name, path.name).verify()
+    except (CorruptArtifact, MissingArtifact) as error:
+        return isinstance(error, CorruptArtifact)
+    return False
 
 
 def _collect_artifacts(
@@ -203,17 +205,15 @@ def _collect_artifacts(
         if any(key in lost or key not in (present or ()) for key in artifact.inputs.values()):
             lost.add(artifact.key)
     needed: set[str] = set()
-    now = time.time()
     for artifact in reversed(ordered):
-        old = older_than is not None and now - artifact.created.timestamp() > older_than
+        old = older_than is not None and time.time() - artifact.created.timestamp() > older_than
         if artifact.key not in needed and (old or artifact.key in lost):
             with _claimed(store, artifact.stage, artifact.key, dry_run) as ours:
                 if ours:
                     kind = "orphan" if artifact.key in lost else "old"
-                    item = Item(kind, artifact.path, _size(artifact.path))
+                    yield Item(kind, artifact.path, _size(artifact.path))
                     if not dry_run:
                         _take_away(artifact.path)
-                    yield item
                     continue
         needed.update(artifact.inputs.values())
 
@@ -251,8 +251,8 @@ def _delete(kind: str, path: Path, dry_run: bool) -> Item:
 
 
 def _take_away(folder: Path) -> None:
-    with writing(folder.parent):
-        aside = draft_path(folder.parent, folder.name, locked=True)
+    aside = draft_path(folder.parent, folder.name, locked=True)
+    with writing(folder.parent), suppress(FileNotFoundError):  # gone already is what was wanted
         os.rename(folder, aside)
     discard(aside)
 

@@ -21,7 +21,7 @@ from hydra.errors import (
 )
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError, near
@@ -30,6 +30,7 @@ from pear_cli.jobs import RESULT, JobFailed, Record, describe, stdout_to_stderr
 
 Task = Callable[[DictConfig], float | None]
 
+UNKNOWN = (ConfigKeyError, ConfigAttributeError)
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -160,6 +161,7 @@ def _report(command: str, records: list[Record], as_json: bool) -> None:
             own = " ".join(word for word in record["overrides"] if word not in common)
             job = f"job {record['job']} ({own}): " if own else ""
             complain(command, job + error["message"], error.get("traceback", ""))
+            error.pop("traceback", None)
         if as_json:
             print(json.dumps(record), flush=True)
         elif error is None:
@@ -183,15 +185,15 @@ def explain(error: Exception, overrides: Iterable[str]) -> str:
     if isinstance(error, OverrideParseException):
         why = text.splitlines()[-2]
         return f'"{error.override}" is not an override ({why}); write KEY=VALUE or GROUP=PRESET'
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigKeyError):
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, UNKNOWN):
         return _no_setting(str(re.findall(r"'(.+)'", text.splitlines()[0])[0]), cause)
     if text.startswith("Ambiguous value"):
         return f"{text.splitlines()[0].split(chr(39))[1]} has several values; add -m to sweep over them"
     if text.startswith("Config group override must be"):
         return _group_with_value(overrides)
     if isinstance(error, HydraException | OmegaConfBaseException | ConfigError):
-        lines = [line.strip() for line in (text, str(cause or "")) for line in line.splitlines()[:1]]
-        return ": ".join(line.rstrip(".") for line in lines)
+        lines = [line.strip().rstrip(".") for line in f"{text}\n{cause or ''}".splitlines()]
+        return "; ".join([line for line in lines if line][: 1 if isinstance(error, OSError) else 2])
     return describe(error)
 
 
@@ -201,15 +203,16 @@ def _no_preset(group: str, name: str, options: Iterable[str]) -> str:
     return f'no {group} "{name}"{near(name, there) or ";"} {many}: {", ".join(there)}'
 
 
-def _no_setting(key: str, error: ConfigKeyError) -> str:
-    node: Any = error.parent_node
-    root = node._get_root()
-    keys = [key for key in _keys(root) if not key.startswith("hydra.")]
-    same_name = [there for there in keys if there.endswith(f".{key.rpartition('.')[2]}")]
-    meant = f'; did you mean "{same_name[0]}"?' if same_name else near(key, keys)
-    group = key.partition(".")[0]
-    there = [there for there in keys if there.startswith(f"{group}.")]
-    there = there or [str(name) for name in root if name != "hydra"]
+def _no_setting(key: str, error: OmegaConfBaseException) -> str:
+    parent: Any = error.parent_node
+    while not (OmegaConf.is_dict(parent) and parent):
+        parent = parent._get_parent()
+    there = [str(name) for name in parent if name != "hydra"]
+    keys = [
+        known for known in _keys(parent._get_root()) if known.startswith("hydra.") == key.startswith("hydra.")
+    ]
+    same_name = [known for known in keys if known.endswith(f".{key}")]
+    meant = f"; did you mean {' or '.join(same_name)}?" if same_name else near(key, keys)
     return f'no setting "{key}"{meant or ";"} settings: {", ".join(there)}'
 
 

@@ -107,13 +107,14 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     sweeping = hydra.mode == RunMode.MULTIRUN
-    overrides = list(hydra.overrides.task)
+    overrides = OmegaConf.to_container(hydra.overrides.task)  # unresolved: they are text, not config
+    assert isinstance(overrides, list)
     number = hydra.job.num if sweeping else None
     record: Record = {"command": command, "job": number, "overrides": overrides}
     (folder / RESULT).unlink(missing_ok=True)
     with stdout_to_stderr():
         try:
-            record |= _carry_out(cfg, Path(hydra.runtime.cwd), tuple(overrides), work)
+            record |= _carry_out(cfg, Path(hydra.runtime.cwd), tuple(map(str, overrides)), work)
         except Exception as error:
             message = describe(error)
             kind, trace = type(error).__name__, traceback.format_exc()

@@ -72,6 +72,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}")
     write(neighbour)
+    neighbour.chmod(0o644)
     os.replace(neighbour, path)
 
 

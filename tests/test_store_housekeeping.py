@@ -17,6 +17,11 @@ from pear_cli.store import Artifact, Store
 DAY = 24 * 3600.0
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
@@ -261,7 +266,7 @@ def test_gc_of_a_store_that_does_not_exist_finds_nothing_and_makes_nothing(store
     assert not store.root.exists()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=2), st.booleans()), max_size=6))
 def test_gc_never_removes_an_artifact_that_a_kept_one_was_made_from(
     tmp_path_factory: pytest.TempPathFactory, nodes: list[tuple[list[int], bool]]

@@ -57,7 +57,7 @@ def _cross(arm: float) -> Polygon:
 
 
 DISC, SQUARE, TRIANGLE, HEXAGON = _regular(20), _regular(4), _regular(3), _regular(6)
-STAR, RING, CROSS = _regular(5, 0.42), _ring(0.5), _cross(0.34)
+STAR, RING, CROSS = _regular(5, 0.45), _ring(0.5), _cross(0.34)
 BAR = _corners(-1, -0.3, 1, -0.3, 1, 0.3, -1, 0.3)
 
 # Each points to +x and looks the same at no other angle.
@@ -80,7 +80,7 @@ def _between(random: Random, low: float, high: float) -> float:
     return low + (high - low) * float(random.random())
 
 
-def _colour(random: Random, away_from: NDArray[np.float64], distance: float = 110.0) -> NDArray[np.float64]:
+def _colour(random: Random, away_from: NDArray[np.float64], distance: float = 140.0) -> NDArray[np.float64]:
     """A colour, in 0-255, at least `distance` from another one in RGB."""
     while True:
         colour = random.random(3) * 255
@@ -94,7 +94,7 @@ def count(label: int, random: Random, ground: NDArray[np.float64]) -> list[Place
     discs: list[tuple[float, float, float]] = []
     while len(discs) <= label:
         for _ in range(40):
-            r = scale * _between(random, 2.4, 4.4)
+            r = scale * _between(random, 2.8, 4.4)
             x, y = _between(random, r, SIDE - r), _between(random, r, SIDE - r)
             if all(math.hypot(x - u, y - v) > r + q + 0.5 for u, v, q in discs):
                 discs.append((x, y, r))
@@ -118,7 +118,7 @@ def orientation(label: int, random: Random, ground: NDArray[np.float64]) -> list
 
 
 def location(label: int, random: Random, ground: NDArray[np.float64]) -> list[Placed]:
-    """A star in cell `label` of a 4 × 4 grid, row by row, and one to three other figures elsewhere."""
+    """A star in cell `label` of a 4 × 4 grid, row by row, and one to three smaller figures elsewhere."""
     cells = [label]
     for _ in range(1 + int(random.random() * 3)):
         free = [cell for cell in range(GRID * GRID) if cell not in cells]
@@ -126,10 +126,10 @@ def location(label: int, random: Random, ground: NDArray[np.float64]) -> list[Pl
     placed = []
     for cell in reversed(cells):
         figure = STAR if cell == label else _pick(random, DISTRACTING)
-        r = _between(random, 4.0, 5.2) if cell == label else _between(random, 3.0, 4.4)
+        r = _between(random, 5.5, 7.0) if cell == label else _between(random, 2.0, 3.2)
         row, column = divmod(cell, GRID)
         x, y = ((i + _between(random, 0.2, 0.8)) * SIDE / GRID for i in (column, row))
-        middle = np.clip((x, y), r - 1, SIDE - r + 1)
+        middle = np.clip((x, y), 3.5, SIDE - 3.5)
         figure = _turned(figure, _between(random, 0, 2 * math.pi)) * r + middle
         placed.append((figure, _colour(random, ground)))
     return placed
@@ -236,5 +236,5 @@ def _picture(task: Task, label: int, random: Random) -> Pixels:
     angle = _between(random, 0, 2 * math.pi)
     slope = np.add.outer(math.sin(angle) * ramp, math.cos(angle) * ramp)[..., None]
     behind = ground + slope * (random.random(3) - 0.5) * 160
-    noise = (random.random((SIDE, SIDE, 3)) - 0.5) * _between(random, 10, 70)
+    noise = (random.random((SIDE, SIDE, 3)) - 0.5) * _between(random, 10, 50)
     return np.rint(figures + (1 - cover) * behind + noise).clip(0, 255).astype(np.uint8)

@@ -1,5 +1,6 @@
 """Columns of text that fit the width of the terminal, and stay whole where there is none."""
 
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Column:
     right: bool = False
     rank: int = 0
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         return max(map(cell_len, (self.title, *self.cells)))
 

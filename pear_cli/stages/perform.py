@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from pear_cli import progress
-from pear_cli.errors import MissingArtifact
+from pear_cli.errors import CorruptArtifact, MissingArtifact
 from pear_cli.experiment import ORDER, Experiment, Step
 from pear_cli.store import Artifact, Store, environment
 
@@ -55,12 +55,12 @@ def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
         MissingArtifact: an input is not there yet; the message has the command that makes it.
     """
     step = experiment.plan[name]
-    found = store.find(step.stage, step.key)
+    found = _find(step, store)
     if found is not None:
         return Outcome(found, reused=True)
     inputs = {i: _input(name, needed, experiment, store) for i, needed in step.inputs.items()}
     with store.lock(step.stage, step.key, on_wait=progress.say):
-        found = store.find(step.stage, step.key)
+        found = _find(step, store)
         if found is not None:
             return Outcome(found, reused=True)
         return Outcome(_make(step, experiment, store, inputs), reused=False)
@@ -88,6 +88,15 @@ def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str,
             seconds=time.perf_counter() - start,
             environment=environment(device=str(job.device.device), threads=_threads()),
         )
+
+
+def _find(step: Step, store: Store) -> Artifact | None:
+    """The artifact of a step; one with a damaged manifest is made again, and publishing replaces it."""
+    try:
+        return store.find(step.stage, step.key)
+    except CorruptArtifact as error:
+        progress.say(f"{error}; it is made again")
+        return None
 
 
 def _input(name: str, needed: Step, experiment: Experiment, store: Store) -> Artifact:

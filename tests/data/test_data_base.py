@@ -29,7 +29,7 @@ def test_a_draw_takes_each_class_in_its_proportion_to_within_one_image(values, s
 
 def test_a_draw_is_the_same_on_every_platform_and_numpy():
     labels = np.arange(20) % 3
-    assert draw(labels, 8, 0)[0].tolist() == [0, 1, 2, 7, 9, 11, 16, 17]
+    assert draw(labels, 8, 0)[0].tolist() == [1, 2, 3, 11, 13, 15, 18, 19]
     assert draw(labels, 8, 1)[0].tolist() != draw(labels, 8, 0)[0].tolist()
 
 

@@ -7,7 +7,24 @@ from PIL import Image
 from pear_cli.data.pictures import read, resize_all, to_rgb
 from pear_cli.errors import DataError
 
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16")
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+    "I",
+    "F",
+    "I;16",
+)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,9 +16,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 PINNED = {
-    "shapes_count": "PINNED",
-    "shapes_orientation": "PINNED",
-    "shapes_location": "PINNED",
+    "shapes_count": "a0ccad1bca62f0d2",
+    "shapes_orientation": "8496adde29c031cb",
+    "shapes_location": "a17f07f376ad21fe",
 }
 
 

@@ -86,7 +86,9 @@ def test_a_fingerprint_asks_torchvision_once_and_sees_what_changes(tmp_path):
     made = Tiny.made
     assert dataset(tmp_path).fingerprint("train800") == first
     assert Tiny.made == made
-    others = [dataset(tmp_path, **s).fingerprint("train800") for s in ({"split_seed": 1}, {"train_images": 4})]
+    others = [
+        dataset(tmp_path, **s).fingerprint("train800") for s in ({"split_seed": 1}, {"train_images": 4})
+    ]
     (tmp_path / "data" / "batches" / "data").write_bytes(b"altered")
     others.append(dataset(tmp_path).fingerprint("train800"))
     assert len({first, *others}) == 4
@@ -96,7 +98,9 @@ def test_a_fingerprint_asks_torchvision_once_and_sees_what_changes(tmp_path):
 
 def test_files_that_are_missing_are_an_error_with_a_remedy(tmp_path):
     for read in ("fingerprint", "classes"):
-        with pytest.raises(DataError, match=r"Tiny is not complete in .*data .*\n.*set dataset.download=true"):
+        with pytest.raises(
+            DataError, match=r"Tiny is not complete in .*data .*\n.*set dataset.download=true"
+        ):
             getattr(dataset(tmp_path, download=False), read)(*["test"][: read == "fingerprint"])
 
 

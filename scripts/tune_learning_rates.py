@@ -1,0 +1,57 @@
+"""Choose each method's learning rate on train800/val200, never on a test set.
+
+    python scripts/tune_learning_rates.py [--tasks digits,shapes_count]
+
+Prints the accuracy on val200 after the last epoch, for each method and rate, averaged over the tasks.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmark_methods import METHODS, TASKS, pear
+
+RATES = {
+    "from scratch": (5e-4, 1e-3, 2e-3),
+    "linear probe": (1e-2, 3e-2, 1e-1),
+    "AdaptFormer": (3e-3, 1e-2, 2e-2),
+    "LoRA": (2e-3, 5e-3, 1e-2),
+    "full fine-tuning": (3e-4, 1e-3, 2e-3),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--epochs", type=int, default=10)
+    options = parser.parse_args()
+    tasks = options.tasks.split(",")
+    cells = [(m, rate, task) for m, rates in RATES.items() for rate in rates for task in tasks]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = dict(zip(cells, pool.map(lambda cell: accuracy(*cell, options.epochs), cells), strict=True))
+    print(f"| val200, % | lr | mean | {' | '.join(tasks)} |")
+    print("|---|---|---|" + "---|" * len(tasks))
+    for method, rates in RATES.items():
+        for rate in rates:
+            row = [100 * found[method, rate, task] for task in tasks]
+            print(f"| {method} | {rate:g} | {statistics.fmean(row):.1f} | "
+                  f"{' | '.join(f'{value:.1f}' for value in row)} |")  # fmt: skip
+
+
+def accuracy(method: str, rate: float, task: str, epochs: int) -> float:
+    """Accuracy on val200 after training on train800."""
+    overrides = [f"dataset={task}", *METHODS[method], f"optim.lr={rate}", f"optim.epochs={epochs}"]
+    overrides += ["dataset.train_split=train800", "dataset.test_split=val200"]
+    overrides += ["optim.adapt_epochs=0", "runtime.threads=1"]
+    pear("train", *overrides)
+    print(f"{method}, {rate:g}, {task}", file=sys.stderr)
+    return float(json.loads(pear("eval", "phase=dense", "--json", *overrides))["metrics"]["accuracy"])
+
+
+if __name__ == "__main__":
+    main()

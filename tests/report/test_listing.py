@@ -1,0 +1,234 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pear_cli.errors import ConfigError, StoreError
+from pear_cli.report.filters import Filter
+from pear_cli.report.listing import groups, json_lines, protocol_notes, row, rows
+from pear_cli.report.table import closing_rows, print_closing, print_listing
+
+
+def test_the_row_of_an_evaluation_shows_what_was_trained_pruned_and_shared(fake):
+    made = fake.experiment()
+    shown = row(made["eval"], fake.store)
+    found = {
+        key: shown.value(key)
+        for key in ("dataset", "method", "prune", "share", "knowledge", "seed", "method.rank")
+    }
+    assert found == {
+        "dataset": "digits",
+        "method": "lora",
+        "prune": 0.5,
+        "share": "ranked",
+        "knowledge": "frozen",
+        "seed": 0,
+        "method.rank": 8,
+    }
+    assert shown.value("dataset.test_split") == "test"
+    assert shown.value("optim.epochs") == 4
+    assert shown.value("optim.adapt_epochs") == 6
+    assert shown.seconds == 12.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"ratio": 0, "rule": "none", "kind": "none"}, "dense"),
+        ({"dense_only": True}, "dense, before pruning"),
+        ({"rule": "none", "kind": "none"}, "prune only"),
+        ({"kind": "none"}, "prune + share"),
+        ({}, "prune + share + knowledge"),
+        ({"rule": "none"}, "prune + knowledge"),
+    ],
+)
+def test_a_label_says_what_was_done(fake, changes, label):
+    assert row(fake.experiment(**changes)["eval"], fake.store).lineage.label == label
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        (["dataset=digits"], 6),
+        (["dataset=DIGITS", "stage=eval"], 1),
+        (["stage=eval"], 2),
+        (["stage=eval", "prune.ratio>=0.5"], 1),
+        (["stage=eval", "prune.ratio<0.5"], 1),
+        (["stage!=eval"], 10),
+        (["stage=eval", "knowledge=none"], 1),
+        (["stage=eval", "knowledge!=frozen"], 1),
+        (["method.slots=attn.q,attn.v", "stage=eval"], 2),
+        (["method.slots=[attn.q,attn.v]", "stage=eval"], 2),
+        (["accuracy > 0.85", "stage=eval"], 1),
+        (["created>=2020-01-01"], 12),
+        (["seed=1.0", "stage=eval"], 1),
+        (["label=prune + share", "stage=eval"], 0),
+    ],
+)
+def test_filters_choose_rows(fake, filters, count):
+    fake.experiment()
+    fake.experiment("mnist5k", seed=1, ratio=0.25, kind="none", rule="none", accuracy=0.8)
+    assert len(rows(fake.store, filters)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prune.ration=0.5", 'did you mean "prune.ratio"'),
+        ("datset=digits", 'did you mean "dataset"'),
+        ("digits", "write it as"),
+        ("prune.ratio>half", "needs a number"),
+        ("", "write it as"),
+    ],
+)
+def test_a_wrong_filter_is_an_error_with_a_remedy_even_in_an_empty_store(fake, text, says):
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+        rows(fake.store, [text])
+
+
+def test_a_filter_that_any_artifact_has_is_known(fake):
+    fake.experiment()
+    assert Filter.parse("images>=797").accepts(797)
+    assert len(rows(fake.store, ["images>=797"])) == 1
+
+
+def test_evaluations_that_differ_only_in_their_seed_are_one_group(fake):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        fake.experiment(seed=seed, accuracy=accuracy)
+    fake.experiment(seed=0, ratio=0.75)
+    evaluations = rows(fake.store, ["stage=eval"])
+    assert sorted(len(group.rows) for group in groups(evaluations)) == [1, 3]
+    assert len(groups(rows(fake.store, ["stage=train"]))) == 8
+
+
+def test_the_same_seed_twice_is_no_second_seed(fake):
+    fake.experiment(accuracy=0.90)
+    fake.experiment(accuracy=0.90)
+    assert [len(group.rows) for group in groups(rows(fake.store, ["stage=eval"]))] == [1, 1]
+
+
+def test_evaluations_whose_inputs_are_gone_are_not_grouped(fake):
+    first, second = fake.experiment(seed=0), fake.experiment(seed=1)
+    for made in (first, second):
+        fake.store.remove(made["train"], recursive=False) if False else None
+        import shutil
+
+        shutil.rmtree(made["train"].path)
+    evaluations = rows(fake.store, ["stage=eval"])
+    assert [len(group.rows) for group in groups(evaluations)] == [1, 1]
+    assert "lost inputs" in protocol_notes(evaluations)[-1]
+
+
+def test_the_listing_shows_mean_spread_and_number_of_seeds(fake, lines_of):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        fake.experiment(seed=seed, accuracy=accuracy)
+    (line,) = [line for line in lines_of(print_listing, rows(fake.store)) if line.startswith("eval")]
+    assert "92.00 ± 4.97 (n=3)" in line
+    assert "26.1k" in line
+    assert "102 KiB" in line
+
+
+def test_a_protocol_that_differs_is_noted_under_the_table(fake, lines_of):
+    fake.experiment()
+    assert not protocol_notes(rows(fake.store))
+    fake.experiment(normalization="half", select="test_oracle", weights="b" * 64)
+    lines = lines_of(print_listing, rows(fake.store))
+    (oracle, differ) = [line for line in lines if line.startswith("note: ")]
+    assert "chosen on the test set" in oracle
+    assert "dataset.normalization (backbone, half)" in differ
+    assert "select (last, test_oracle)" in differ
+    assert "frozen weights (aaaaaaaa, bbbbbbbb)" in differ
+    assert sum("test_oracle" in line for line in lines if line.startswith("eval")) == 1
+
+
+def test_at_80_columns_the_listing_leaves_columns_out_and_says_which(fake, lines_of):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        fake.experiment(seed=seed, accuracy=accuracy, select="test_oracle")
+    lines = lines_of(print_listing, rows(fake.store), width=80)
+    assert max(len(line) for line in lines if not line.startswith("note")) <= 80 or "not shown" in "".join(
+        lines
+    )
+    assert any(line.startswith("not shown at this width: created (UTC)") for line in lines)
+    assert any("test_oracle" in line for line in lines if line.startswith("eval"))
+    whole = lines_of(print_listing, rows(fake.store))
+    assert not any("not shown" in line for line in whole)
+
+
+def test_json_has_all_that_a_comparison_needs(fake):
+    made = fake.experiment()
+    (line,) = json_lines(rows(fake.store, ["stage=eval"]))
+    value = json.loads(line)
+    assert value["key"] == made["eval"].key
+    assert value["config"]["method"]["rank"] == 8
+    assert value["config"]["prune"] == {"ratio": 0.5, "by": "count"}
+    assert value["metrics"]["accuracy"] == 0.9
+    assert value["accounting"]["stored_bytes"] == 104_448
+    assert value["environment"]["torch"] == "2"
+    assert value["provenance"]["weights"] == "a" * 64
+    assert value["seed"] == 0
+    assert value["missing_inputs"] == []
+
+
+def test_a_damaged_manifest_is_reported_and_the_others_are_listed(fake):
+    made = fake.experiment()
+    (made["score"].path / "manifest.json").write_text("{")
+    told = []
+    listed = rows(fake.store, on_error=lambda path, error: told.append(path))
+    assert len(listed) == 5
+    assert told == [made["score"].path]
+
+
+def test_the_closing_table_sets_accuracy_beside_cost(fake, lines_of):
+    made = [
+        fake.experiment(dense_only=True, accuracy=0.95),
+        fake.experiment(rule="none", kind="none"),
+        fake.experiment(),
+    ]
+    lines = lines_of(print_closing, closing_rows([m["eval"] for m in made], fake.store))
+    assert lines[0].split() == ["model", "pruned", "accuracy", "%", "trained", "stored", "on", "disk", "time"]
+    assert lines[1].startswith("dense, before pruning")
+    assert lines[2].startswith("prune only")
+    assert lines[3].startswith("prune + share + knowledge  0.5")
+    assert "not multiply-accumulates" in lines[4]
+
+
+def test_the_closing_table_takes_evaluations_only(fake, lines_of):
+    with pytest.raises(StoreError, match="needs evaluations"):
+        lines_of(print_closing, closing_rows([fake.experiment()["train"]], fake.store))
+
+
+def test_an_empty_store_says_so(fake, lines_of):
+    assert lines_of(print_listing, rows(fake.store)) == ["no artifacts"]
+
+
+def test_two_thousand_artifacts_are_listed_in_time(fake, lines_of):
+    from itertools import count
+    from shutil import copytree
+
+    made = fake.experiment()
+    numbers = count()
+    for _ in range(2000 // 6):
+        keys = {artifact.key: f"{next(numbers):032x}" for artifact in made.values()}
+        for artifact in made.values():
+            copy = artifact.path.with_name(keys[artifact.key])
+            copytree(artifact.path, copy)
+            text = (copy / "manifest.json").read_text()
+            for old, new in keys.items():
+                text = text.replace(old, new)
+            (copy / "manifest.json").write_text(text)
+            (copy / "manifest.sha256").unlink()
+    start = time.perf_counter()
+    listed = rows(fake.store)
+    lines_of(print_listing, listed)
+    assert len(listed) == 6 + 6 * 333
+    assert time.perf_counter() - start < 6  # 1.5 s is the aim; a busy machine is slower
+
+
+def test_listing_needs_no_torch():
+    program = (
+        "import sys, pear_cli, pear_cli.report.table, pear_cli.report.show; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

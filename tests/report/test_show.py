@@ -1,0 +1,147 @@
+import pytest
+
+from pear_cli.errors import CorruptArtifact, StoreError
+from pear_cli.report.drawing import Drawing, place, shade
+from pear_cli.report.show import drawing_of, print_artifact, print_share_map
+
+
+def test_the_share_map_shows_who_serves_where(fake, lines_of):
+    made = fake.experiment()
+    lines = lines_of(print_share_map, made["prune-share"], fake.store)
+    assert lines[:3] == [
+        "block attn.q     attn.v",
+        "    0 → 1        ▓ 0.60".replace("▓", shade(0.6)),
+        "    1 █ 1.00 ×2  ·",
+    ]
+    assert any("1.00 is 0.5" in line for line in lines)
+
+
+def test_knowledge_that_is_kept_is_marked(fake, lines_of):
+    made = fake.experiment()
+    lines = lines_of(print_share_map, made["eval"], fake.store)
+    assert "→ 1 K" in lines[1]
+    assert "· K" in lines[2]
+    plain = fake.experiment(kind="none")
+    assert not any(" K" in line for line in lines_of(print_share_map, plain["eval"], fake.store))
+
+
+def test_importance_is_drawn_for_scores(fake, lines_of):
+    lines = lines_of(print_share_map, fake.experiment()["score"], fake.store)
+    assert lines[1] == "    0 ░ 0.20  ▓ 0.60"
+    assert lines[2] == "    1 █ 1.00  ▒ 0.40"
+
+
+def test_a_dense_model_has_no_drawing(fake, lines_of):
+    assert lines_of(print_share_map, fake.experiment(dense_only=True)["eval"], fake.store) == []
+
+
+def test_seven_slots_of_twelve_blocks_fit_80_columns():
+    slots = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2", "mlp")
+    sites = tuple(f"blocks.{block}.{slot}" for block in range(12) for slot in slots)
+    owners = {site: f"blocks.11.{site.split('.', 2)[2]}" for site in sites}
+    drawing = Drawing(sites, dict.fromkeys(sites, 0.5), owners, frozenset(s for s in sites if owners[s] != s))
+    lines = [line.plain for line in drawing.lines(80)]
+    assert max(map(len, lines)) <= 80
+    assert sum("→ 11 K" in line for line in lines) == 11 * lines.count(lines[0]) or "mlp" in lines[0]
+    assert sum(line.count("→ 11 K") for line in lines) == 77
+
+
+def test_slots_that_do_not_fit_follow_below():
+    sites = tuple(f"blocks.0.attn.{slot}" for slot in ("q", "k", "v"))
+    lines = [line.plain for line in Drawing(sites, dict.fromkeys(sites, 1.0)).lines(20)]
+    assert [line.split()[1:] for line in lines if line.startswith("block")] == [
+        ["attn.q"],
+        ["attn.k"],
+        ["attn.v"],
+    ]
+    assert max(map(len, lines[:8])) <= 20
+
+
+def test_negative_importance_is_the_lightest():
+    lines = Drawing(("blocks.0.mlp", "blocks.1.mlp"), {"blocks.0.mlp": -0.5, "blocks.1.mlp": 1.0}).lines(80)
+    assert lines[1].plain == "    0 ░ -0.50"
+
+
+def test_blocks_count_over_the_stages_of_a_hierarchical_backbone():
+    sites = ("layers.1.blocks.0.attn.q", "layers.0.blocks.10.attn.q", "layers.0.blocks.2.attn.q")
+    assert place(sites) == {
+        "layers.0.blocks.2.attn.q": (0, "attn.q"),
+        "layers.0.blocks.10.attn.q": (1, "attn.q"),
+        "layers.1.blocks.0.attn.q": (2, "attn.q"),
+    }
+
+
+def test_show_sums_up_every_kind_of_artifact(fake, lines_of):
+    for step, artifact in fake.experiment().items():
+        lines = lines_of(print_artifact, artifact, fake.store)
+        assert lines[0] == f"{step} {artifact.key}"
+        assert any(line.startswith("config") for line in lines)
+
+
+def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
+    lines = lines_of(print_artifact, fake.experiment(select="test_oracle")["eval"], fake.store)
+    text = "\n".join(lines)
+    assert "accuracy 90.00 %" in text
+    assert "prune.ratio 0.5" in text
+    assert "stored_bytes 102 KiB" in text
+    assert "note: test_oracle" in text
+
+
+def test_show_fits_80_columns(fake, lines_of):
+    for artifact in fake.experiment().values():
+        lines = lines_of(print_artifact, artifact, fake.store, width=80)
+        assert max(len(line) for line in lines if str(artifact.path) not in line) <= 80
+
+
+def test_a_learning_curve_is_at_most_a_dozen_epochs_and_the_one_that_was_kept(fake, lines_of):
+    lines = lines_of(print_artifact, fake.experiment()["train"], fake.store)
+    curve = lines[lines.index("learning curve") + 2 : -1]
+    epochs = [line.split()[0] for line in curve]
+    assert epochs[0] == "1"
+    assert "4*" in epochs
+    assert epochs[-1] == "30"
+    assert len(epochs) <= 13
+
+
+def test_show_notes_inputs_that_are_gone(fake, lines_of):
+    import shutil
+
+    made = fake.experiment()
+    shutil.rmtree(made["score"].path)
+    lines = lines_of(print_artifact, made["prune-share"], fake.store)
+    assert "note: its input score is gone from the store" in lines
+    assert any("its importance is not in the store" in line for line in lines)
+
+
+def test_altered_files_are_not_drawn(fake, lines_of):
+    made = fake.experiment()["prune-share"]
+    path = made.path / "share_map.json"
+    path.write_bytes(path.read_bytes().replace(b"blocks.1", b"blocks.9"))
+    with pytest.raises(CorruptArtifact, match="share_map"):
+        lines_of(print_share_map, made, fake.store)
+
+
+def test_a_description_that_is_none_is_refused():
+    with pytest.raises(StoreError, match="not the description"):
+        drawing_of({"owners": []}, {})
+    with pytest.raises(StoreError, match="no site"):
+        drawing_of({"owners": {"a.attn.q": "b.attn.q"}, "knowledge": None}, {})
+
+
+def test_names_cannot_command_the_terminal(fake, lines_of):
+    made = fake.publish("train", {"dataset": {"name": "\x1b[2Jdigits\n"}})
+    text = "\n".join(lines_of(print_artifact, made, fake.store))
+    assert "\x1b" not in text
+    assert r"\x1b[2Jdigits\n" in text
+
+
+def test_without_unicode_the_drawing_is_ascii(fake):
+    import io
+
+    from pear_cli.report.layout import console
+
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    print_share_map(fake.experiment()["prune-share"], fake.store, console(file))
+    text = file.buffer.getvalue().decode("ascii")
+    assert "> 1" in text
+    assert "# 1.00 x2" in text
