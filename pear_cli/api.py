@@ -53,14 +53,13 @@ def load_described(
     found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
     if isinstance(found, Path):
         file = single_file.read(found)
-        source.check_harmless(file.description, found)
-        description = models.Description.from_json(file.description)
+        description = _described(file.description, found, place)
         model = models.rebuild(description, file.trained, file.knowledge, place)
         if description.size != models.input_size(model):
             raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
         models.check_probe(model, description, file.probe)
     else:
-        source.check_harmless(found.json(source.HOLDS), found.path)
+        _described(found.json(source.HOLDS), found.path, place)
         model, description = load_model(found, place)
     _state_data_config(model, description)
     return model, description
@@ -134,3 +133,26 @@ def _state_data_config(model: "nn.Module", description: "Description") -> None:
 def _some(names: tuple[str, ...]) -> str:
     """The first few names, and how many there are."""
     return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
+def _described(description: Any, where: Path, weights: str | None) -> "Description":
+    """A description from a stranger, checked, and its frozen weights looked for.
+
+    Raises:
+        CorruptArtifact: it is none, or would do more than describe.
+        ConfigError: the file of the frozen weights is not on this machine.
+    """
+    from pear_cli import backbone as backbones
+    from pear_cli.errors import ConfigError
+    from pear_cli.model import Description
+
+    source.check_harmless(description, where)
+    checked = Description.from_json(description)
+    if weights is None:
+        try:
+            backbones.weights_file(checked.backbone)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}\n{where} needs that file: --weights FILE, in Python weights="
+            ) from None
+    return checked

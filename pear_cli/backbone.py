@@ -11,6 +11,7 @@ from pear_cli.errors import ConfigError, near
 if TYPE_CHECKING:
     from torch import nn
 
+WEIGHTS_FILE = "model.safetensors"
 BUNDLED = Path(__file__).resolve().parent / "weights"
 
 
@@ -43,7 +44,7 @@ def weights_hash(config: Backbone) -> str:
     """
     path = weights_file(config)
     if path is None and config.pretrained:
-        path = _cached_pretrained(config)
+        path = _pretrained_file(config)
     if path is not None:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -57,29 +58,45 @@ def weights_hash(config: Backbone) -> str:
     return hashlib.sha256(repr(made_of).encode()).hexdigest()
 
 
-def _cached_pretrained(config: Backbone) -> Path:
-    """timm's weights in the hub's cache; downloaded when they are not there yet."""
-    import logging
+def _pretrained_file(config: Backbone) -> Path:
+    """timm's weights in the hub's cache; downloaded when they are not there yet.
 
+    Raises:
+        ConfigError: no such weights, or neither in the cache nor within reach.
+    """
     import timm
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    pretrained_cfg = timm.get_pretrained_cfg(config.name)
-    if pretrained_cfg is None or not pretrained_cfg.hf_hub_id:
-        tags = timm.list_pretrained(config.name + "*")
+    known = timm.get_pretrained_cfg(config.name)
+    if known is None or not known.hf_hub_id:
+        tags = timm.list_pretrained()
         raise ConfigError(f"timm has no pretrained weights for {config.name!r}{near(config.name, tags)}")
-    hub = str(pretrained_cfg.hf_hub_id)
-    hub = hub if "/" in hub and not hub.endswith("/") else f"{hub}{pretrained_cfg.architecture}"
+    hub = str(known.hf_hub_id) + (config.name if str(known.hf_hub_id).endswith("/") else "")
+    cached = try_to_load_from_cache(hub, WEIGHTS_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    if _hub_answers():
+        return Path(hf_hub_download(hub, WEIGHTS_FILE))
+    raise ConfigError(
+        f"backbone.pretrained: the weights of {config.name} are not in the local cache, and the hub is out of "
+        f"reach.\nOn a machine with network run: hf download {hub} {WEIGHTS_FILE}\n"
+        "then copy the file here and set backbone.pretrained=false backbone.weights=<file>"
+    )
+
+
+def _hub_answers() -> bool:
+    """Whether a download can work at all: the hub's own client tries for half a minute before it gives up."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(hub, "model.safetensors"))
-    except Exception as error:  # the hub's client raises many kinds; each means: not here, not reachable
-        raise ConfigError(
-            f"backbone.pretrained: the weights of {config.name} are not in the local cache and cannot be "
-            f"fetched ({type(error).__name__}).\n"
-            f"On a machine with network run: hf download {hub} model.safetensors\n"
-            "then copy the file here and set backbone.pretrained=false backbone.weights=<file>"
-        ) from None
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return not constants.HF_HUB_OFFLINE
 
 
 def build(config: Backbone, num_classes: int) -> "nn.Module":
@@ -94,7 +111,7 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     import torch
     from torch import nn
 
-    path = weights_file(config) or (_cached_pretrained(config) if config.pretrained else None)
+    path = weights_file(config) or (_pretrained_file(config) if config.pretrained else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _create(config)

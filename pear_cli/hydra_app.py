@@ -137,6 +137,19 @@ def launch(command: str, task: Task, words: Sequence[str], as_json: bool = False
     return FAILED if code == DONE and any("error" in record for record in records) else code
 
 
+def composed(words: Sequence[str]) -> DictConfig:
+    """The root config with overrides, for commands that run no job.
+
+    Raises:
+        ConfigError: it does not compose.
+    """
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+            return hydra.compose("config", list(words))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error, words)) from error
+
+
 @contextmanager
 def _as_hydra(argv: list[str]) -> Iterator[None]:
     """Set what Hydra reads from the process: its arguments, and that exceptions are ours to tell."""
@@ -166,6 +179,21 @@ def _report(command: str, records: list[Record], as_json: bool) -> None:
             print(json.dumps(record), flush=True)
         elif error is None:
             print(record["artifact"], flush=True)
+    evaluated = [record["artifact"] for record in records if record.get("stage") == "eval"]
+    if evaluated:
+        _show_table(list(map(Path, evaluated)))
+
+
+def _show_table(evaluated: list[Path]) -> None:
+    """What the evaluations came to, on stderr."""
+    from pear_cli import progress
+    from pear_cli.report import table
+    from pear_cli.store import Artifact, Store
+
+    store = Store(evaluated[0].parent.parent)
+    table.print_closing(
+        table.closing_rows([Artifact.at(path) for path in evaluated], store), progress.console
+    )
 
 
 def complain(command: str, message: str, trace: str = "") -> None:
@@ -227,7 +255,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 def _group_with_value(overrides: Iterable[str]) -> str:
     for key, value in (word.partition("=")[::2] for word in overrides):
         presets = sorted(path.stem for path in (config_dir() / key).glob("*.yaml"))
-        if presets and value not in presets:
+        if "/" not in key and presets and value not in presets:
             return f"{_no_preset(key, value, presets)}; to set one value write {key}.KEY={value}"
     return "a group takes the name of a preset; to set one value write GROUP.KEY=VALUE"
 

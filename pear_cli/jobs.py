@@ -70,6 +70,23 @@ def run(cfg: DictConfig) -> float | None:
     return _job("run", cfg, _every_step)
 
 
+def slots(cfg: DictConfig) -> Iterator[str]:
+    """The slots of a backbone, one line each: slot, sites, channels read and added to."""
+    from collections import Counter
+    from dataclasses import replace
+
+    from pear_cli import backbone
+    from pear_cli.config import Backbone, node
+    from pear_cli.sites import all_sites
+
+    config = node(cfg.backbone, Backbone, "backbone")
+    model = backbone.build(
+        replace(config, pretrained=False, weights=None), num_classes=2
+    )  # weights don't matter
+    for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():
+        yield f"{slot}\t{count}\t{reads}\t{adds}"
+
+
 def _step_of(name: "Callable[[Experiment], str]") -> "Work":
     def work(experiment: "Experiment", store: "Store") -> "Outcome":
         step = name(experiment)

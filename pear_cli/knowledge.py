@@ -160,9 +160,9 @@ def absorb(adaptation: "Adaptation", share_map: ShareMap, importance: Importance
         weights = [w / total for w in weights] if total else [1 / len(sites)] * len(sites)
         factors = [_factors(adapters[site]) for site in sites]
         ups = torch.cat(
-            [w * up.double() for w, (up, _) in zip(weights, factors, strict=True)], dim=1
+            [w * up.detach().cpu().double() for w, (up, _) in zip(weights, factors, strict=True)], dim=1
         )  # C_out, ΣD
-        downs = torch.cat([down.double() for _, down in factors])  # ΣD, C_in
+        downs = torch.cat([down.detach().cpu().double() for _, down in factors])  # ΣD, C_in
         up, down = _factors(adapters[str(owner)])
         for old, new in zip((up, down), truncate(ups, downs, down.shape[0]), strict=True):
             old.data.copy_(new)

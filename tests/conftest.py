@@ -28,3 +28,36 @@ def finished(tmp_path_factory) -> Finished:
     store = Store(tmp_path_factory.mktemp("finished") / "store")
     outcomes = perform_all(experiment, store)
     return Finished(experiment, store, dict(zip(ORDER, (o.artifact for o in outcomes), strict=True)))
+
+
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # Hydra's logging would take pytest's handlers
+
+
+class Said(NamedTuple):
+    """What a command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pear(tmp_path, monkeypatch, capfd):
+    """Carry out a command line in an empty folder, in this process."""
+    from pear_cli.cli import perform
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PEAR_TRACEBACK", raising=False)
+
+    def call(*words: str) -> Said:
+        capfd.readouterr()
+        code = perform(words)
+        out, err = capfd.readouterr()
+        return Said(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def quiet() -> tuple[str, ...]:
+    return QUIET

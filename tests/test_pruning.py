@@ -128,5 +128,5 @@ def test_by_parameters_the_fewest_least_important_that_reach_the_ratio_go() -> N
 
 @given(st.integers(1, 99))
 def test_by_parameters_equal_units_go_as_exactly_as_the_ratio_says(percent: int) -> None:
-    found = importance(*range(100))
+    found = importance(*range(100), sizes=(1,) * 100)
     assert len(blocks(found, Prune(percent / 100, PruneBy.parameters, GLOBAL))) == percent

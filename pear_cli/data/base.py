@@ -51,9 +51,11 @@ class Images:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        assert self.pixels.dtype == np.uint8 and self.pixels.flags.c_contiguous
-        assert self.pixels.ndim == 4 and self.pixels.shape[3] == 3, self.pixels.shape
-        assert self.labels.dtype == np.int64 and self.labels.shape == self.pixels.shape[:1]
+        assert self.pixels.dtype == np.uint8
+        assert self.pixels.flags.c_contiguous
+        assert self.pixels.shape[1:] == (*self.pixels.shape[1:3], 3), self.pixels.shape
+        assert self.labels.dtype == np.int64
+        assert self.labels.shape == self.pixels.shape[:1]
         assert not len(self.labels) or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
 
     def __len__(self) -> int:
@@ -109,7 +111,8 @@ class Dataset(ABC):
         Raises:
             DataError: files that are missing, unreadable or altered; the message names them.
         """
-        assert split in SPLITS and size >= 1, (split, size)
+        assert split in SPLITS, split
+        assert size >= 1, size
         pixels, labels = self._read(split, size)
         return Images(pixels, labels, self.classes())
 
@@ -150,7 +153,7 @@ def draw(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.int64], NDAr
     Returns:
         Indices of the drawn images and of the others, both ascending.
     """
-    assert 0 <= count <= len(labels) and seed >= 0, (count, len(labels), seed)
+    assert 0 <= count <= len(labels), (count, len(labels))
     keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
     names, sizes = np.unique(labels, return_counts=True)
     quota, fraction = np.divmod(sizes * count, max(len(labels), 1))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pear_cli.canonical import canonical
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.export.source import find
 from pear_cli.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -100,26 +101,32 @@ class SingleFile:
             raise damaged(self.path, f"its header has no sound {name}") from None
 
 
-def export(artifact: Artifact, out: Path, *, importance: Any = None, force: bool = False) -> Path:
-    """Write the model of an artifact into one file, whole or not at all.
+def export(source: str | Path, out: Path, store: Store | None = None, *, force: bool = False) -> Path:
+    """Write a stored model into one file, whole or not at all.
 
     The frozen backbone is not in it: its weights are bundled, timm's or the user's, and the description has
     their hash. The same artifact always gives the same bytes.
 
     Args:
-        artifact: one that holds a model.
+        source: a train, checkpoint or eval artifact: its folder, or a key of `store`.
         out: the file, which must end in `.safetensors`.
-        importance: content of importance.json, to go along.
+        store: where keys are looked up.
         force: replace a file that is there.
 
+    Returns:
+        `out`.
+
     Raises:
-        ConfigError: `out` is there already, or has another ending.
-        StoreError: it cannot be written.
+        ConfigError: `out` is there already or has another ending, or `source` is an exported file itself.
+        StoreError: no model there, or the file cannot be written.
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: an exported file ends in .safetensors")
     if out.is_dir() or (out.exists() and not force):
         raise ConfigError(f"--out {out} is there already; choose another name, or --force")
+    artifact = find(source, store)
+    if isinstance(artifact, Path):
+        raise ConfigError(f"{artifact} is an exported file already; copy it")
     tensors = dict(artifact.tensors("adapters"))
     if "knowledge.safetensors" in artifact.manifest["files"]:
         tensors |= {KNOWLEDGE + name: tensor for name, tensor in artifact.tensors("knowledge").items()}
@@ -129,18 +136,21 @@ def export(artifact: Artifact, out: Path, *, importance: Any = None, force: bool
         "description": canonical(artifact.json("model")),
         "origin": canonical(artifact.manifest),
     }
+    importance = _importance(artifact)
     if importance is not None:
         texts["importance"] = canonical(importance)
     _write(out, _serialise(tensors, texts))
     return out
 
 
-def importance_of(artifact: Artifact, store: Store) -> Any:
+def _importance(artifact: Artifact) -> Any:
     """The importance that an artifact's share map was made of, or None where the store has it no more."""
+    store = Store(artifact.path.resolve().parent.parent)
     key = artifact.inputs.get("checkpoint")
-    checkpoint = artifact if artifact.stage == "checkpoint" else key and store.find("checkpoint", key)
-    scored = checkpoint and store.find("score", checkpoint.inputs.get("score", ""))
-    return scored.json("importance") if scored else None
+    checkpoint = store.find("checkpoint", key) if key else artifact
+    scored = checkpoint.inputs.get("score") if checkpoint else None
+    scores = store.find("score", scored) if scored else None
+    return scores.json("importance") if scores else None
 
 
 def read(path: Path) -> SingleFile:

@@ -76,9 +76,8 @@ class Drawing:
         elif self.owners:
             lines.append(f"{SHADES[-1]}  keeps its own adapter (its importance is not in the store)")
         if any(owner not in (site, None) for site, owner in self.owners.items()):
-            lines.append(
-                "→ 3  pruned, served by block 3's adapter of that slot;  ×2  an adapter that serves 2 sites"
-            )
+            lines.append("→ 3  pruned, served by block 3's adapter of that slot")
+            lines.append("×2  this adapter serves 2 sites, its own among them")
         if None in self.owners.values():
             lines.append("·  pruned, not shared")
         if self.knowledge:

@@ -1,6 +1,6 @@
 """One artifact, summed up in a screen."""
 
-import textwrap
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +17,7 @@ from pear_cli.store import Artifact, Store
 
 WIDTH = 80  # of drawings, where there is no terminal to measure
 CURVE_ROWS = 12
+HASH = re.compile(r"[0-9a-f]{40,}")
 INDENT = 13  # of what a section says
 
 SPELLED: Mapping[str, Callable[[Any], str]] = {
@@ -71,8 +72,10 @@ def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
         Text(f"{lineage.label}; made {created} UTC in {spelling.duration(manifest['seconds'])}"),
     ]
     for title, values in sections.items():
-        lines += _section_lines(title, values, width)
-    return lines + [Text(f"note: {spelling.printable(note)}", style="yellow") for note in _notes(lineage)]
+        lines += layout.listed(title, _items(values), width, INDENT)
+    for note in _notes(lineage):
+        lines += layout.paragraph(f"note: {spelling.printable(note)}", width, "yellow")
+    return lines
 
 
 def _notes(lineage: Lineage) -> list[str]:
@@ -174,21 +177,15 @@ def _settings(lineage: Lineage) -> dict[str, Any]:
     return {key: value for key, value in lineage.settings.items() if value is not None}
 
 
-def _section_lines(title: str, values: Mapping[str, Any], width: int | None) -> list[Text]:
-    """`title  name value, name value`."""
-    parts = ", ".join(f"{spelling.printable(name)} {_spell(name, value)}" for name, value in values.items())
-    if not parts:
-        return []
-    room = None if width is None else max(20, width - INDENT)
-    first, *others = [parts] if room is None else textwrap.wrap(parts, room, break_on_hyphens=False)
-    lines = [Text.assemble((f"{title:<{INDENT}}", "bold"), first)]
-    return lines + [Text(" " * INDENT + other) for other in others]
+def _items(values: Mapping[str, Any]) -> list[str]:
+    return [f"{spelling.printable(name)} {_spell(name, value)}" for name, value in values.items()]
 
 
 def _spell(name: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return SPELLED.get(name, spelling.number)(value)
-    return spelling.value(value)
+    text = spelling.value(value)
+    return f"{text[:12]}…" if HASH.fullmatch(text) else text
 
 
 def _section(console: Console, title: str, lines: Iterable[Text]) -> None:

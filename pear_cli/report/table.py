@@ -8,10 +8,11 @@ from rich.text import Text
 from pear_cli.errors import StoreError
 from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
-from pear_cli.report.listing import Group, Row, groups, protocol_notes
+from pear_cli.report.listing import Group, Row, groups, protocol_notes, row
 from pear_cli.store import Artifact, Store
 
 KEY_DIGITS = 8
+SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
 
 def print_listing(rows: Sequence[Row], console: Console) -> None:
@@ -19,8 +20,9 @@ def print_listing(rows: Sequence[Row], console: Console) -> None:
     if not rows:
         layout.write(console, [Text("no artifacts")])
         return
-    lines = layout.table(listing_columns(groups(rows)), layout.width_of(console))
-    layout.write(console, [*lines, *_notes(rows)])
+    width = layout.width_of(console)
+    lines = layout.table(listing_columns(groups(rows)), width)
+    layout.write(console, [*lines, *_notes(rows, width)])
 
 
 def print_closing(rows: Sequence[Row], console: Console) -> None:
@@ -29,20 +31,19 @@ def print_closing(rows: Sequence[Row], console: Console) -> None:
     Raises:
         StoreError: a row that is no evaluation.
     """
-    for row in rows:
-        if row.artifact.stage != "eval":
+    for shown in rows:
+        if shown.artifact.stage != "eval":
             raise StoreError(
-                f"{row.artifact.path} is a {row.artifact.stage} artifact; a table needs evaluations"
+                f"{shown.artifact.path} is a {shown.artifact.stage} artifact; a table needs evaluations"
             )
-    lines = layout.table(closing_columns(groups(rows)), layout.width_of(console))
-    sharing = Text("sharing saves storage and trained parameters, not multiply-accumulates", style="dim")
-    layout.write(console, [*lines, sharing, *_notes(rows)])
+    width = layout.width_of(console)
+    lines = layout.table(closing_columns(groups(rows)), width)
+    lines += layout.paragraph(SHARING, width, "dim")
+    layout.write(console, [*lines, *_notes(rows, width)])
 
 
 def closing_rows(artifacts: Sequence[Artifact], store: Store) -> list[Row]:
     """The rows of evaluations, in the order given."""
-    from pear_cli.report.listing import row
-
     return [row(artifact, store) for artifact in artifacts]
 
 
@@ -53,16 +54,16 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("stage", [group.first.step for group in listed]),
         Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
         _setting("dataset", "dataset.name", listed),
-        _setting("method", "method", listed),
+        _setting("method", "method", listed, rank=3),
         _setting("prune", "prune.ratio", listed),
-        _setting("share", "share.rule", listed),
-        _setting("knowledge", "knowledge.kind", listed),
+        _setting("share", "share.rule", listed, rank=1),
+        _setting("knowledge", "knowledge.kind", listed, rank=2),
         Column("accuracy %", [_accuracy(group) for group in listed]),
-        Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
-        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=3),
-        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
-        _setting("select", "select", listed, rank=0 if oracle else 5),
-        Column("created (UTC)", [_created(group) for group in listed], rank=6),
+        Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
+        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=5),
+        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=6),
+        _setting("select", "select", listed, rank=0 if oracle else 7),
+        Column("created (UTC)", [_created(group) for group in listed], rank=8),
     ]
 
 
@@ -103,5 +104,6 @@ def _created(group: Group) -> str:
     return str(group.first.artifact.manifest["created_at"])[:16].replace("T", " ")
 
 
-def _notes(rows: Sequence[Row]) -> list[Text]:
-    return [Text(f"note: {spelling.printable(note)}", style="yellow") for note in protocol_notes(rows)]
+def _notes(rows: Sequence[Row], width: int | None) -> list[Text]:
+    notes = [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
+    return [line for note in notes for line in layout.paragraph(note, width, "yellow")]

@@ -42,7 +42,7 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
     Raises:
         ConfigError: a method without adapters.
         DataError: no calibration images.
-        TrainingError: a score that is not finite.
+        TrainingError: a score or a similarity that is not finite.
     """
     adaptation = getattr(model, "adaptation", None)
     units = units_at_work(adaptation) if isinstance(adaptation, Adaptation) else []
@@ -56,7 +56,7 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
         similarity = similarities(probe, len(images))
         terms = CRITERIA[config.criterion](probe)
     scores = reduce(terms, config.criterion, config.reduction)
-    _check_finite(scores, units, config)
+    _check_finite(scores, similarity, units, config)
     return Importance(
         criterion=config.criterion.value,
         units=tuple(unit.unit for unit in units),
@@ -75,10 +75,18 @@ def _stability(terms: Tensor, config: Score) -> float | None:
     return kendall_tau(*halves)
 
 
-def _check_finite(scores: Tensor, units: list[UnitAtWork], config: Score) -> None:
-    for score, unit in zip(scores.tolist(), units, strict=True):
-        if not math.isfinite(score):
+def _check_finite(
+    scores: Tensor, similarity: dict[str, dict[str, float]], units: list[UnitAtWork], config: Score
+) -> None:
+    found = {
+        f"the {config.criterion.value} score of {u.unit.site}": s
+        for u, s in zip(units, scores.tolist(), strict=True)
+    }
+    for site, row in similarity.items():
+        found |= {f"the similarity of {site} and {other}": value for other, value in row.items()}
+    for what, value in found.items():
+        if not math.isfinite(value):
             raise TrainingError(
-                f"the {config.criterion.value} score of {unit.unit.site} is {score}: the loss or its "
-                "gradients are not finite; use runtime.precision=float32, or train with a lower optim.lr"
+                f"{what} is {value}: its update, the loss or the gradients are not finite; "
+                "try runtime.precision=float32 or a lower optim.lr"
             )

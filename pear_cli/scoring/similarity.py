@@ -69,4 +69,4 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
         sides.append(centred / norm)
     x, y = sides
     cka = (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
-    return min(1.0, float(cka))
+    return float(cka.clamp(max=1))  # not min(): it would make 1 of a NaN

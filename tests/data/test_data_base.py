@@ -48,7 +48,7 @@ def test_a_test_split_inside_the_training_split_is_refused():
 
 
 @pytest.mark.parametrize(
-    "settings_, message",
+    ("settings_", "message"),
     [
         ({"name": ""}, "dataset.name is empty"),
         ({"train_split": "train80"}, 'train_split = "train80" is unknown; did you mean "train800"'),
@@ -75,7 +75,8 @@ def test_images_know_how_many_they_are():
 
 def test_importing_the_data_families_imports_no_torch():
     code = (
-        "import sys, pear_cli.data.bundled, pear_cli.data.shapes, pear_cli.data.folder, pear_cli.data.torchvision\n"
+        "import sys\n"
+        "from pear_cli.data import bundled, folder, shapes, torchvision\n"
         "found = {'torch', 'torchvision', 'timm', 'sklearn', 'mlxtend'} & set(sys.modules)\n"
         "assert not found, found"
     )

@@ -64,7 +64,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(files, monkeypatch, tmp_path
 
 
 def test_a_missing_file_is_named(files):
-    with pytest.raises(DataError, match="file .*lost is missing"):
+    with pytest.raises(DataError, match=r"file .*lost is missing"):
         cache.content_hashes(files, ["a", "lost"])
 
 

@@ -109,7 +109,7 @@ def test_a_content_is_seen_to_change_behind_an_equal_size_and_mtime_after_a_repl
 
 
 @pytest.mark.parametrize(
-    "harm, message",
+    ("harm", "message"),
     [
         (lambda root: shutil.rmtree(root), r"folder .*photos is missing .*set dataset.root"),
         (lambda root: shutil.rmtree(root / "test"), r"folder .*test is missing"),
@@ -126,13 +126,12 @@ def test_a_content_is_seen_to_change_behind_an_equal_size_and_mtime_after_a_repl
 def test_what_is_wrong_with_a_folder_is_named(photos, harm, message):
     harm(photos)
     with pytest.raises(DataError, match=message):
-        for split in ("train800val200", "test"):
-            folder(photos).load(split, 4)
+        [folder(photos).load(split, 4) for split in ("train800val200", "test")]
 
 
 def test_families_of_files_need_a_root():
     for family in (ImageFolder, Vtab):
-        with pytest.raises(ConfigError, match="dataset.root is not set"):
+        with pytest.raises(ConfigError, match=r"dataset\.root is not set"):
             family("somewhere")
 
 
@@ -168,7 +167,7 @@ def test_the_order_of_a_list_is_neither_in_the_fingerprint_nor_in_the_images(tas
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    ("line", "message"),
     [
         ("images/lost.png 1", r"lost.png is missing"),
         ("images/00.png 7", r"label 7 of .*00.png \(test\) is out of range: 0 to 1"),

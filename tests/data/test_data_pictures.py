@@ -30,10 +30,13 @@ MODES = (
 @pytest.mark.parametrize("mode", MODES)
 def test_an_image_of_any_mode_becomes_rgb(mode):
     image = to_rgb(Image.new(mode, (5, 4)))
-    assert image.mode == "RGB" and image.size == (5, 4)
+    assert image.mode == "RGB"
+    assert image.size == (5, 4)
 
 
-@pytest.mark.parametrize("suffix, mode", [("png", "I;16"), ("tif", "I;16"), ("tif", "I;16B"), ("tif", "I")])
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [("png", "I;16"), ("tif", "I;16"), ("tif", "I;16B"), ("tif", "I")]
+)
 def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path, suffix, mode):
     path = tmp_path / f"deep.{suffix}"
     values = np.array([[0, 255, 256], [32768, 40000, 65535]])
@@ -59,7 +62,8 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise: the left half comes to the top
     image.save(tmp_path / "turned.png", exif=exif)
     upright = read(tmp_path / "turned.png", 4)
-    assert upright[0].min() > 200 and upright[3].max() < 50
+    assert upright[0].min() > 200
+    assert upright[3].max() < 50
 
 
 def test_resizing_is_direct_and_bicubic():

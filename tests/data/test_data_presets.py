@@ -31,7 +31,8 @@ def test_a_preset_builds_the_dataset_of_its_name(preset):
 def test_a_preset_opens_with_purpose_command_and_source(preset):
     lines = preset.read_text().splitlines()
     assert all(line.startswith("# ") for line in lines[:3])
-    assert f"dataset={preset.stem}" in lines[1] and lines[2].startswith("# Numbers: ")
+    assert f"dataset={preset.stem}" in lines[1]
+    assert lines[2].startswith("# Numbers: ")
 
 
 def test_every_bundled_and_generated_dataset_has_a_preset():

@@ -31,7 +31,8 @@ def test_the_pictures_are_pinned_so_a_change_needs_a_new_version(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_a_longer_part_begins_with_the_shorter_one(name):
     short, long = generate(name, "train", 5), generate(name, "train", 9)
-    assert np.array_equal(short[0], long[0][:5]) and np.array_equal(short[1], long[1][:5])
+    assert np.array_equal(short[0], long[0][:5])
+    assert np.array_equal(short[1], long[1][:5])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -48,7 +49,8 @@ def test_splits_have_their_sizes_and_classes(monkeypatch):
     sizes = [len(dataset.load(split, 32)) for split in ("train800", "val200", "train800val200", "test")]
     assert sizes == [800, 200, 1000, 40]
     images = dataset.load("val200", 16)
-    assert images.pixels.shape == (200, 16, 16, 3) and len(images.classes) == 16
+    assert images.pixels.shape == (200, 16, 16, 3)
+    assert len(images.classes) == 16
     assert set(images.labels) == set(range(16))
 
 

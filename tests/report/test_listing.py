@@ -1,7 +1,9 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
+from itertools import count
 
 import pytest
 
@@ -112,9 +114,6 @@ def test_the_same_seed_twice_is_no_second_seed(fake):
 def test_evaluations_whose_inputs_are_gone_are_not_grouped(fake):
     first, second = fake.experiment(seed=0), fake.experiment(seed=1)
     for made in (first, second):
-        fake.store.remove(made["train"], recursive=False) if False else None
-        import shutil
-
         shutil.rmtree(made["train"].path)
     evaluations = rows(fake.store, ["stage=eval"])
     assert [len(group.rows) for group in groups(evaluations)] == [1, 1]
@@ -147,11 +146,9 @@ def test_at_80_columns_the_listing_leaves_columns_out_and_says_which(fake, lines
     for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
         fake.experiment(seed=seed, accuracy=accuracy, select="test_oracle")
     lines = lines_of(print_listing, rows(fake.store), width=80)
-    assert max(len(line) for line in lines if not line.startswith("note")) <= 80 or "not shown" in "".join(
-        lines
-    )
-    assert any(line.startswith("not shown at this width: created (UTC)") for line in lines)
-    assert any("test_oracle" in line for line in lines if line.startswith("eval"))
+    assert max(len(line) for line in lines) <= 80
+    assert any(line.startswith("not shown at this width: ") for line in lines)
+    assert any(line.startswith("in every row: ") and "select test_oracle" in line for line in lines)
     whole = lines_of(print_listing, rows(fake.store))
     assert not any("not shown" in line for line in whole)
 
@@ -204,16 +201,13 @@ def test_an_empty_store_says_so(fake, lines_of):
 
 
 def test_two_thousand_artifacts_are_listed_in_time(fake, lines_of):
-    from itertools import count
-    from shutil import copytree
-
     made = fake.experiment()
     numbers = count()
     for _ in range(2000 // 6):
         keys = {artifact.key: f"{next(numbers):032x}" for artifact in made.values()}
         for artifact in made.values():
             copy = artifact.path.with_name(keys[artifact.key])
-            copytree(artifact.path, copy)
+            shutil.copytree(artifact.path, copy)
             text = (copy / "manifest.json").read_text()
             for old, new in keys.items():
                 text = text.replace(old, new)
@@ -223,7 +217,7 @@ def test_two_thousand_artifacts_are_listed_in_time(fake, lines_of):
     listed = rows(fake.store)
     lines_of(print_listing, listed)
     assert len(listed) == 6 + 6 * 333
-    assert time.perf_counter() - start < 6  # 1.5 s is the aim; a busy machine is slower
+    assert time.perf_counter() - start < 4  # 1.5 s is the aim; a busy machine is slower
 
 
 def test_listing_needs_no_torch():

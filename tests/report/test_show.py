@@ -1,7 +1,11 @@
+import io
+import shutil
+
 import pytest
 
 from pear_cli.errors import CorruptArtifact, StoreError
 from pear_cli.report.drawing import Drawing, place, shade
+from pear_cli.report.layout import console
 from pear_cli.report.show import drawing_of, print_artifact, print_share_map
 
 
@@ -42,19 +46,18 @@ def test_seven_slots_of_twelve_blocks_fit_80_columns():
     drawing = Drawing(sites, dict.fromkeys(sites, 0.5), owners, frozenset(s for s in sites if owners[s] != s))
     lines = [line.plain for line in drawing.lines(80)]
     assert max(map(len, lines)) <= 80
-    assert sum("→ 11 K" in line for line in lines) == 11 * lines.count(lines[0]) or "mlp" in lines[0]
     assert sum(line.count("→ 11 K") for line in lines) == 77
 
 
 def test_slots_that_do_not_fit_follow_below():
     sites = tuple(f"blocks.0.attn.{slot}" for slot in ("q", "k", "v"))
-    lines = [line.plain for line in Drawing(sites, dict.fromkeys(sites, 1.0)).lines(20)]
+    lines = [line.plain for line in Drawing(sites, dict.fromkeys(sites, 1.0)).lines(19)]
     assert [line.split()[1:] for line in lines if line.startswith("block")] == [
         ["attn.q"],
         ["attn.k"],
         ["attn.v"],
     ]
-    assert max(map(len, lines[:8])) <= 20
+    assert max(map(len, lines[:8])) <= 19
 
 
 def test_negative_importance_is_the_lightest():
@@ -104,8 +107,6 @@ def test_a_learning_curve_is_at_most_a_dozen_epochs_and_the_one_that_was_kept(fa
 
 
 def test_show_notes_inputs_that_are_gone(fake, lines_of):
-    import shutil
-
     made = fake.experiment()
     shutil.rmtree(made["score"].path)
     lines = lines_of(print_artifact, made["prune-share"], fake.store)
@@ -136,10 +137,6 @@ def test_names_cannot_command_the_terminal(fake, lines_of):
 
 
 def test_without_unicode_the_drawing_is_ascii(fake):
-    import io
-
-    from pear_cli.report.layout import console
-
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     print_share_map(fake.experiment()["prune-share"], fake.store, console(file))
     text = file.buffer.getvalue().decode("ascii")

@@ -1,0 +1,85 @@
+"""The command line: Typer commands, nothing else."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from pear_cli.cli import artifacts, experiments
+from pear_cli.cli.options import complain
+from pear_cli.errors import PearError, near
+
+app = typer.Typer(
+    name="pear",
+    rich_markup_mode=None,
+    suggest_commands=False,
+    pretty_exceptions_enable=False,
+    help="""Visual parameter-efficient fine-tuning with adapter pruning and sharing.
+
+    \b
+    pear train                    1  adapters at every site of a frozen backbone
+    pear score                    2  the importance of every adapter
+    pear prune-share              3  which adapters go, and who serves in their place
+    pear checkpoint               4  what the pruned ones had learned
+    pear train phase=shared       5  adaptation goes on
+    pear eval                     6  the test set, once
+    pear run                      1-6, each stage reused where it is there already
+
+    The same overrides name the same experiment to every command:
+
+    \b
+    pear run method=adaptformer dataset=mnist5k prune.ratio=0.75
+    pear run -m prune.ratio=0.25,0.5,0.75 seed=0,1,2
+    pear run --cfg job            what an experiment consists of
+
+    Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
+    config is wrong, 2 usage, 130 interrupted. PEAR_TRACEBACK=1 shows the traceback of an error.
+    """,
+)
+app.add_typer(experiments.app)
+app.add_typer(artifacts.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pear {version('pear-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def perform(words: Sequence[str]) -> int:
+    """Carry out a command line and return its exit code; errors are one or two lines on stderr."""
+    group: Any = typer.main.get_command(app)
+    command = next((word for word in words if not word.startswith("-")), "")
+    try:
+        if command and command not in group.commands:
+            names = list(group.commands)
+            message = f'no command "{command}"{near(command, names) or ";"} commands: {", ".join(names)}'
+            complain("", message)
+            return 2
+        return int(group.main(list(words) or ["--help"], prog_name="pear", standalone_mode=False) or 0)
+    except PearError as error:
+        if os.environ.get("PEAR_TRACEBACK") == "1":
+            traceback.print_exc()
+        complain(command, error)
+        return 1
+    except typer.TyperException as error:
+        complain(command, error.format_message())
+        return error.exit_code
+
+
+def main() -> None:
+    """Run pear as a program."""
+    sys.exit(perform(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""Every YAML in conf/ is composed, and built into the objects that it describes."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from pear_cli.config import config_dir
+from pear_cli.experiment import GROUPS, Experiment
+
+CONF = config_dir()
+PRESETS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/*.yaml"))]
+NEEDS = {"backbone/timm": ["backbone.name=vit_base_patch16_224.augreg_in21k"]}
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", list(overrides))
+
+
+def built(*overrides: str) -> Experiment:
+    return Experiment.from_config(composed(*overrides))
+
+
+def test_the_root_has_the_groups_of_an_experiment_and_no_others():
+    assert set(composed()) == {*GROUPS, "seed", "select", "phase"}
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=str)
+def test_every_preset_composes_and_builds(preset: Path):
+    built(f"{preset.parent}={preset.name}", *NEEDS.get(str(preset), []))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_yaml_opens_with_its_purpose_a_command_and_the_source_of_its_numbers(path: Path):
+    lines = path.read_text().splitlines()
+    head = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    assert any(line.lstrip("# ").startswith("pear ") for line in head)
+    assert any(line.startswith("# Numbers: ") for line in head)
+    assert next(line for line in head if "@package" not in line).startswith("# ")
+
+
+@pytest.mark.parametrize("rule", ["none", "top", "ranked", "nearest", "similar"])
+def test_a_share_rule_is_a_preset_and_a_value(rule):
+    assert built(f"share={rule}").share == built(f"share.rule={rule}").share
+
+
+@pytest.mark.parametrize("kind", ["none", "frozen", "lowrank", "int8", "absorb"])
+def test_a_kind_of_knowledge_is_a_preset_and_a_value(kind):
+    assert built(f"knowledge={kind}").knowledge == built(f"knowledge.kind={kind}").knowledge
+
+
+@pytest.mark.parametrize(
+    "name", [path.stem for path in (CONF / "score").glob("*.yaml") if path.stem != "default"]
+)
+def test_a_criterion_is_a_preset_and_a_value(name):
+    assert built(f"score={name}").score == built(f"score.criterion={name}").score
+
+
+def test_the_learning_rate_is_the_methods_own_unless_it_is_set():
+    assert built("method=adaptformer").optim.lr == composed("method=adaptformer").method.lr
+    assert built("method=adaptformer", "optim.lr=0.1").optim.lr == 0.1
+
+
+def test_adaptation_is_as_long_as_dense_training_unless_it_is_set():
+    assert built("optim.epochs=7").optim.adapt_epochs == 7
+    assert built("optim.epochs=7", "optim.adapt_epochs=3").optim.adapt_epochs == 3
+
+
+def test_the_vtab_protocol_is_the_published_one():
+    optim = built("optim=vtab").optim
+    assert (optim.epochs, optim.lr, optim.weight_decay, optim.batch_size) == (100, 1e-3, 1e-4, 64)
+    assert (optim.warmup, optim.start_lr, optim.final_lr, optim.clip) == (0.1, 1e-6, 1e-5, None)
+
+
+def test_the_build_puts_conf_weights_and_data_into_the_package():
+    import tomllib
+
+    project = CONF.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("an installed package has no pyproject.toml")
+    wheel = tomllib.loads(project.read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"conf": "pear_cli/conf"}
+    assert {"pear_cli/weights/*.safetensors", "pear_cli/data/files/*"} <= set(wheel["artifacts"])

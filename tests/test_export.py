@@ -1,0 +1,204 @@
+"""A model in one file."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import pear_cli
+from pear_cli import api
+from pear_cli import model as models
+from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.export import single_file
+from pear_cli.export.single_file import export, read
+
+
+@pytest.fixture
+def exported(finished, tmp_path):
+    return export(finished.made["eval"].path, tmp_path / "model.safetensors")
+
+
+def rewrite(path, change):
+    """Change the header of a file, and leave its hash as it was."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+
+
+def test_an_exported_model_gives_the_logits_of_the_stored_one(finished, exported):
+    stored = pear_cli.load(finished.made["eval"].path)
+    loaded = pear_cli.load(exported)
+    torch.testing.assert_close(models.probe(loaded, 16), models.probe(stored, 16), rtol=0, atol=0)
+    assert loaded.pretrained_cfg["label_names"] == tuple("0123456789")
+
+
+def test_it_needs_no_store(finished, exported, tmp_path, monkeypatch):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.move(exported, alone / "m.safetensors")
+    monkeypatch.chdir(alone)
+    assert pear_cli.load("m.safetensors").num_classes == 10
+
+
+def test_it_evaluates_like_the_artifact(finished, exported):
+    metrics = api.evaluate(exported, finished.experiment.dataset, finished.experiment.runtime)
+    assert metrics["accuracy"] == finished.made["eval"].manifest["metrics"]["accuracy"]
+
+
+def test_a_shared_adapter_is_in_it_once_and_the_backbone_is_not(finished, exported):
+    file = read(exported)
+    homes = {owner for owner in file.description["owners"].values()}
+    adapters = {
+        name.removeprefix("adapter.").rpartition(".")[0] for name in file.trained if "adapter." in name
+    }
+    assert adapters == homes
+    assert len(homes) < len(file.description["owners"])
+    assert {name.split(".")[0] for name in file.tensors} == {"adapter", "head", "knowledge", "probe"}
+
+
+def test_it_carries_where_it_comes_from_and_its_importance(finished, exported):
+    file = read(exported)
+    assert file.origin["key"] == finished.made["adapt"].key
+    assert file.importance == finished.made["score"].json("importance")
+
+
+def test_the_same_artifact_gives_the_same_bytes(finished, exported, tmp_path):
+    again = export(finished.made["adapt"].key, tmp_path / "again.safetensors", finished.store)
+    assert again.read_bytes() == exported.read_bytes()
+
+
+def test_other_programs_read_it_as_safetensors(exported):
+    from safetensors import safe_open
+
+    with safe_open(exported, "pt") as file:
+        assert "probe.logits" in file.keys()  # noqa: SIM118
+        assert file.metadata()["pear_schema"] == "1"
+
+
+def test_a_file_that_is_there_is_only_replaced_by_force(finished, exported):
+    before = exported.read_bytes()
+    with pytest.raises(ConfigError, match="--force"):
+        export(finished.made["train"].path, exported)
+    assert exported.read_bytes() == before
+    export(finished.made["train"].path, exported, force=True)
+    assert read(exported).origin["key"] == finished.made["train"].key
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_a_folder_or_another_ending_is_refused(finished, tmp_path):
+    with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
+        export(finished.made["adapt"].path, tmp_path / "model.pt")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ConfigError, match="another name"):
+        export(finished.made["adapt"].path, tmp_path / "folder.safetensors", force=True)
+    with pytest.raises(StoreError, match="cannot write"):
+        export(finished.made["adapt"].path, tmp_path / "absent" / "model.safetensors")
+
+
+@pytest.mark.parametrize("place", [9, 500, -1])
+def test_a_flipped_bit_is_found(exported, place):
+    content = bytearray(exported.read_bytes())
+    content[place] ^= 1
+    exported.write_bytes(content)
+    with pytest.raises(CorruptArtifact, match="export it again"):
+        pear_cli.load(exported)
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -1])
+def test_a_file_cut_short_is_found(exported, size):
+    exported.write_bytes(exported.read_bytes()[:size])
+    with pytest.raises(CorruptArtifact, match="export it again"):
+        pear_cli.load(exported)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["__metadata__"].update(description="{}"),
+        lambda header: header["__metadata__"].pop("sha256"),
+        lambda header: header["__metadata__"].update(extra="x"),
+        lambda header: header.pop("__metadata__"),
+        lambda header: header.update(adapter=header.pop("probe.logits")),
+    ],
+)
+def test_an_altered_header_is_found(exported, change):
+    rewrite(exported, change)
+    with pytest.raises(CorruptArtifact):
+        pear_cli.load(exported)
+
+
+def forge(path, texts=None, tensors=None):
+    """Write a file whose hash is right, whatever is in it."""
+    file = read(path)
+    kept = {name: text for name, text in file.texts.items() if name != "sha256"}
+    path.write_bytes(single_file._serialise(file.tensors | (tensors or {}), kept | (texts or {})))
+
+
+def test_a_foreign_tensor_is_refused(exported):
+    forge(exported, tensors={"optimizer.state": torch.zeros(1)})
+    with pytest.raises(CorruptArtifact, match="unknown tensor"):
+        pear_cli.load(exported)
+
+
+def test_a_tensor_of_another_shape_is_refused(exported):
+    forge(exported, tensors={"head.bias": torch.zeros(3)})
+    with pytest.raises(CorruptArtifact, match=r"head\.bias"):
+        pear_cli.load(exported)
+
+
+def test_other_values_of_a_tensor_fail_the_probe(exported):
+    forge(exported, tensors={"head.bias": torch.ones(10)})
+    with pytest.raises(CorruptArtifact, match="logits"):
+        pear_cli.load(exported)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", "{", '{"backbone": 3}'])
+def test_a_description_of_something_else_is_refused(exported, text):
+    forge(exported, {"description": text})
+    with pytest.raises(CorruptArtifact):
+        pear_cli.load(exported)
+
+
+def test_a_newer_schema_says_upgrade(exported):
+    forge(exported, {"pear_schema": "2"})
+    with pytest.raises(StoreError, match="upgrade"):
+        pear_cli.load(exported)
+
+
+def test_a_plain_safetensors_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
+    with pytest.raises(CorruptArtifact, match="not one that pear exported"):
+        pear_cli.load(tmp_path / "plain.safetensors")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MissingArtifact, match=r"gone\.safetensors"):
+        pear_cli.load(tmp_path / "gone.safetensors")
+
+
+def test_an_exported_file_is_not_exported_again(exported, tmp_path):
+    with pytest.raises(ConfigError, match="already"):
+        export(exported, tmp_path / "again.safetensors")
+
+
+def test_a_checkpoint_and_a_dense_model_are_exported_too(finished, tmp_path):
+    for step in ("train", "checkpoint"):
+        file = export(finished.made[step].path, tmp_path / f"{step}.safetensors")
+        stored = finished.made[step].tensors("probe")["logits"]
+        torch.testing.assert_close(models.probe(pear_cli.load(file), 16), stored)
+    assert read(tmp_path / "train.safetensors").importance is None
+    assert read(tmp_path / "checkpoint.safetensors").importance is not None
+
+
+def test_frozen_weights_that_this_machine_lacks_are_asked_for(exported):
+    description = read(exported).description
+    description["backbone"]["weights"] = "/elsewhere/vit.safetensors"
+    forge(exported, {"description": json.dumps(description)})
+    with pytest.raises(ConfigError, match="--weights"):
+        pear_cli.load(exported)

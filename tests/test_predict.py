@@ -1,0 +1,150 @@
+"""Labels for image files."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pear_cli import predict as predicting
+from pear_cli.errors import ConfigError
+from pear_cli.export.single_file import export
+from pear_cli.predict import predict
+
+
+@pytest.fixture
+def run(finished):
+    """Run predict; return exit code, lines of stdout, lines of stderr."""
+
+    def call(*files, source=None, stdin="", **options):
+        out, err = io.StringIO(), io.StringIO()
+        source = source or finished.made["eval"].path
+        runtime = finished.experiment.runtime
+        streams = {"out": out, "err": err, "stdin": io.StringIO(stdin)}
+        code = predict(source, [str(file) for file in files], runtime, **streams, **options)
+        return code, out.getvalue().splitlines(), err.getvalue().splitlines()
+
+    return call
+
+
+@pytest.fixture
+def pictures(finished, tmp_path):
+    """Six test images as lossless files of the model's size, in a folder with a folder."""
+    images = finished.experiment.dataset.load("test", 16)
+    (tmp_path / "digits" / "more").mkdir(parents=True)
+    for i in range(6):
+        place = tmp_path / "digits" / ("more" if i > 3 else "") / f"{i}.png"
+        Image.fromarray(images.pixels[i]).save(place)
+    (tmp_path / "digits" / "notes.txt").write_text("no image")
+    return tmp_path / "digits"
+
+
+def test_predictions_are_those_of_the_evaluation(finished, run, pictures):
+    code, lines, err = run(pictures, as_json=True, topk=10)
+    logits = finished.made["eval"].tensors("predictions")["logits"][:6]
+    assert (code, err) == (0, [])
+    for line, expected in zip(map(json.loads, lines), logits.softmax(-1), strict=True):
+        found = {int(p["label"]): p["probability"] for p in line["predictions"]}
+        torch.testing.assert_close(
+            torch.tensor([found[i] for i in range(10)]), expected, atol=2e-6, rtol=1e-5
+        )
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_a_folder_is_searched_in_sorted_order(run, pictures):
+    _, lines, _ = run(pictures, topk=1)
+    names = [os.path.relpath(line.split("\t")[0], pictures) for line in lines]
+    assert names == ["0.png", "1.png", "2.png", "3.png", "more/4.png", "more/5.png"]
+
+
+def test_a_line_is_path_then_label_and_probability(run, pictures):
+    _, (line,), _ = run(pictures / "0.png", topk=3)
+    path, *pairs = line.split("\t")
+    assert path == str(pictures / "0.png")
+    assert len(pairs) == 6
+    assert 0 <= float(pairs[1]) <= 1
+
+
+def test_topk_is_at_most_the_number_of_classes_and_at_least_1(run, pictures):
+    _, (line,), _ = run(pictures / "0.png", topk=99)
+    assert len(line.split("\t")) == 21
+    with pytest.raises(ConfigError, match="topk"):
+        run(pictures, topk=0)
+
+
+def test_a_list_of_files_comes_from_stdin(run, pictures):
+    stdin = f"{pictures / '1.png'}\n\n{pictures / '0.png'}\n"
+    _, lines, _ = run("-", stdin=stdin, topk=1)
+    assert [line.split("\t")[0] for line in lines] == [str(pictures / "1.png"), str(pictures / "0.png")]
+
+
+def test_bad_images_are_named_and_the_others_go_on(run, pictures, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    bad = [tmp_path / "broken.png", tmp_path / "absent.png", tmp_path / "empty", tmp_path / "pipe.png"]
+    code, lines, err = run(*bad, pictures / "0.png")
+    assert code == 1
+    assert len(lines) == 1
+    assert len(err) == 4
+    for path, line in zip(bad, err, strict=True):
+        assert line.startswith("pear predict: ")
+        assert str(path) in line
+
+
+def test_results_come_batch_by_batch(run, pictures, monkeypatch):
+    monkeypatch.setattr(predicting, "BATCH", 4)
+    read = []
+
+    class Lines:
+        def __iter__(self):
+            for i in (0, 1, 2, 3, 0):
+                read.append(i)
+                yield f"{pictures / f'{i}.png'}\n"
+
+    batches = predicting._batches(predicting._expand(["-"], Lines()), 16)
+    names, pixels, failures = next(batches)
+    assert (len(names), len(pixels), failures, read) == (4, 4, [], [0, 1, 2, 3])
+    assert len(next(batches)[0]) == 1
+
+
+def test_images_of_any_size_and_mode_are_taken(run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (31, 70, 4), dtype=np.uint8)
+    for mode in ("L", "RGB", "RGBA", "CMYK"):
+        Image.fromarray(noise, "RGBA" if mode == "RGBA" else None).convert(mode).save(
+            tmp_path / f"{mode}.tif"
+        )
+    code, lines, _ = run(tmp_path)
+    assert (code, len(lines)) == (0, 4)
+
+
+def test_an_exported_file_predicts_the_same(finished, run, pictures, tmp_path):
+    file = export(finished.made["adapt"].path, tmp_path / "model.safetensors")
+    assert run(pictures, source=file) == run(pictures)
+
+
+def test_a_key_predicts_with_its_store(finished, run, pictures):
+    assert run(pictures, source=finished.made["eval"].key[:12], store=finished.store) == run(pictures)
+
+
+def test_a_name_with_a_tab_cannot_break_the_columns(run, pictures, tmp_path):
+    strange = tmp_path / "a\tb\x1b[2J.png"
+    strange.write_bytes((pictures / "0.png").read_bytes())
+    _, (line,), _ = run(strange, topk=1)
+    assert line.count("\t") == 2
+    assert line.startswith(str(tmp_path / r"a\tb\x1b[2J.png"))
+    _, (line,), _ = run(strange, topk=1, as_json=True)
+    assert json.loads(line)["path"] == str(strange)
+
+
+def test_a_name_that_is_no_utf8_is_written_all_the_same(run, pictures, tmp_path):
+    strange = os.path.join(os.fsencode(tmp_path), b"\xff.png")
+    with open(strange, "wb") as file:
+        file.write((pictures / "0.png").read_bytes())
+    _, (line,), _ = run(os.fsdecode(strange), topk=1)
+    line.encode()
+    _, (line,), _ = run(os.fsdecode(strange), topk=1, as_json=True)
+    line.encode()
