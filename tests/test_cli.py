@@ -5,35 +5,38 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 HEAVY = ("torch", "timm", "torchvision")
 
 
-def imported(words: str) -> tuple[set[str], subprocess.CompletedProcess[str]]:
+def imported(words: str, folder: Path) -> tuple[set[str], subprocess.CompletedProcess[str]]:
     """The heavy libraries that a command line imports, in a process of its own."""
     code = (
         "import sys\nfrom pear_cli.cli import perform\n"
         "try:\n    perform(sys.argv[1:])\nfinally:\n"
         f"    print('imported', [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, cwd=folder
+    )
     return {name for name in HEAVY if name in done.stderr.splitlines()[-1]}, done
 
 
 @pytest.mark.parametrize(
     "words", ["--help", "train --help", "train --cfg job prune.ratio=0.5", "run method=adaptformer -c all"]
 )
-def test_help_and_cfg_import_nothing_heavy(words):
-    heavy, done = imported(words)
+def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
+    heavy, done = imported(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert not heavy
 
 
-def test_a_wrong_config_is_refused_before_torch_is_imported():
-    heavy, done = imported("train prune.ratio=1.2")
+def test_a_wrong_config_is_refused_before_torch_is_imported(tmp_path):
+    heavy, done = imported("train prune.ratio=1.2", tmp_path)
     assert "prune.ratio = 1.2 is out of range" in done.stderr
     assert not heavy
 

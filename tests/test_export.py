@@ -1,5 +1,6 @@
 """A model in one file."""
 
+import io
 import json
 import shutil
 
@@ -12,6 +13,8 @@ from pear_cli import model as models
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import single_file
 from pear_cli.export.single_file import export, read
+from pear_cli.report.layout import console
+from pear_cli.report.show import print_exported
 
 
 @pytest.fixture
@@ -202,3 +205,27 @@ def test_frozen_weights_that_this_machine_lacks_are_asked_for(exported):
     forge(exported, {"description": json.dumps(description)})
     with pytest.raises(ConfigError, match="--weights"):
         pear_cli.load(exported)
+
+
+def test_stored_bytes_are_those_of_adapters_classifier_and_knowledge(finished):
+    for step in ("train", "checkpoint", "adapt"):
+        files = finished.made[step].manifest["files"]
+        kept = [
+            files[f"{name}.safetensors"]["bytes"]
+            for name in ("adapters", "knowledge")
+            if f"{name}.safetensors" in files
+        ]
+        assert finished.made[step].manifest["accounting"]["stored_bytes"] == sum(kept)
+    adapted, evaluated = (finished.made[step].manifest["accounting"] for step in ("adapt", "eval"))
+    assert evaluated["stored_bytes"] == adapted["stored_bytes"]
+    assert len(finished.made["eval"].manifest["environment"]["weights"]) == 64
+
+
+def test_show_draws_an_exported_file_without_its_store(exported):
+    text = io.StringIO()
+    print_exported(exported, console(text))
+    lines = text.getvalue().splitlines()
+    assert lines[0].startswith("exported train ")
+    assert any(line.startswith("model ") and "vit_tiny" in line for line in lines)
+    assert sum(line.count("→") for line in lines if " K" in line) == 4
+    assert any("1.00 is" in line for line in lines)

@@ -152,12 +152,9 @@ def export(
     \b
     pear export 3f2a --out digits.safetensors
     """
-    from pear_cli.export import single_file, source
+    from pear_cli.export import single_file
 
-    place = _store(store)
-    found = source.holder(place.resolve(artifact), place)
-    importance = single_file.importance_of(found, place)
-    typer.echo(single_file.export(found, out, importance=importance, force=force))
+    typer.echo(single_file.export(artifact, out, _store(store), force=force))
 
 
 def _store(root: Path) -> "Store":

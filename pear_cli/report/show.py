@@ -2,17 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from pear_cli.errors import StoreError
+from pear_cli.export import single_file
 from pear_cli.report import layout, spelling
 from pear_cli.report.drawing import Drawing
 from pear_cli.report.layout import Column
 from pear_cli.report.lineage import Lineage
 from pear_cli.report.listing import ORACLE, Row
+from pear_cli.scoring.importance import Importance
+from pear_cli.sharing.share_map import ShareMap
 from pear_cli.store import Artifact, Store
 
 WIDTH = 80  # of drawings, where there is no terminal to measure
@@ -42,6 +46,37 @@ def print_artifact(artifact: Artifact, store: Store, console: Console) -> None:
     drawing = draw(lineage)
     if drawing is not None:
         _section(console, "adapters" if drawing.owners else "importance", drawing.lines(width or WIDTH))
+
+
+def print_exported(path: Path, console: Console) -> None:
+    """Print an exported file: where it comes from, what it is, and a drawing of its adapters.
+
+    Raises:
+        CorruptArtifact: an altered file, or none that pear exported.
+    """
+    file = single_file.read(path)
+    width = layout.width_of(console)
+    description, origin = _mapping(file.description), _mapping(file.origin)
+    sections = {
+        "model": {**_mapping(description.get("backbone")), **_mapping(description.get("method"))},
+        "metrics": _mapping(origin.get("metrics")),
+        "costs": _mapping(origin.get("accounting")),
+        "environment": _mapping(origin.get("environment")),
+    }
+    lines = [
+        Text(
+            f"exported {spelling.value(origin.get('stage'))} {spelling.value(origin.get('key'))}",
+            style="bold",
+        ),
+        Text(spelling.printable(str(path))),
+    ]
+    for title, values in sections.items():
+        plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+        lines += layout.listed(title, _items(plain), width, INDENT)
+    layout.write(console, lines)
+    if description.get("owners"):
+        scores = Importance.from_json(file.importance).by_site() if file.importance is not None else {}
+        _section(console, "adapters", drawing_of(description, scores).lines(width or WIDTH))
 
 
 def print_share_map(artifact: Artifact, store: Store, console: Console) -> None:
@@ -96,14 +131,10 @@ def draw(lineage: Lineage) -> Drawing | None:
     scores: dict[str, float] = {}
     scored = lineage.last("score")
     if scored is not None:
-        from pear_cli.scoring.importance import Importance
-
         scores = Importance.from_json(scored.json("importance")).by_site()
     if artifact.stage == "score":
         return Drawing(tuple(scores), scores)
     if artifact.stage == "prune-share":
-        from pear_cli.sharing.share_map import ShareMap
-
         owners = dict(ShareMap.from_json(artifact.json("share_map")).owners)
         return Drawing(tuple(owners), scores, owners)
     holder = lineage.last("train") if artifact.stage == "eval" else artifact
@@ -175,6 +206,10 @@ def _steps(lineage: Lineage) -> set[str]:
 
 def _settings(lineage: Lineage) -> dict[str, Any]:
     return {key: value for key, value in lineage.settings.items() if value is not None}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _items(values: Mapping[str, Any]) -> list[str]:

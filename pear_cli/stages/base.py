@@ -71,6 +71,12 @@ class Job:
             self.draft.save_tensors(KNOWLEDGE, kept)
         self.draft.save_tensors(PROBE, {"logits": models.probe(model, description.size)})
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes on disk of a task's model: adapters, classifier and knowledge, not the optimizer's state."""
+        files = [self.draft.path / f"{name}.safetensors" for name in (ADAPTERS, KNOWLEDGE)]
+        sizes = [file.stat().st_size for file in files if file.exists()]
+        return {"stored_bytes": sum(sizes)} if sizes else {}
+
 
 def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Module, models.Description]:
     """The model that an artifact holds, on the CPU in eval mode, checked against its probe logits.
@@ -88,11 +94,3 @@ def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Modul
 def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
     """The encoded knowledge of an artifact; empty where it keeps none."""
     return artifact.tensors(KNOWLEDGE) if f"{KNOWLEDGE}.safetensors" in artifact.manifest["files"] else {}
-
-
-def stored_bytes(folder: Path) -> dict[str, int]:
-    """What a task's model takes on disk: adapters, classifier and knowledge, not the optimizer's state."""
-    sizes = [
-        file.stat().st_size for name in (ADAPTERS, KNOWLEDGE) for file in folder.glob(f"{name}.safetensors")
-    ]
-    return {"stored_bytes": sum(sizes)} if sizes else {}

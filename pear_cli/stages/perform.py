@@ -84,9 +84,13 @@ def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str,
             inputs={name: needed.key for name, needed in step.inputs.items()},
             config=step.config,
             metrics=result.metrics,
-            accounting=result.accounting,
+            accounting=dict(result.accounting) | job.stored_bytes(),
             seconds=time.perf_counter() - start,
-            environment=environment(device=str(job.device.device), threads=_threads()),
+            environment={
+                **environment(device=str(job.device.device), threads=_threads()),
+                "weights": step.backbone,
+                "data": dict(step.data),
+            },
         )
 
 

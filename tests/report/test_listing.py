@@ -9,6 +9,7 @@ import pytest
 
 from pear_cli.errors import ConfigError, StoreError
 from pear_cli.report.filters import Filter
+from pear_cli.report.lineage import Lineage
 from pear_cli.report.listing import groups, json_lines, protocol_notes, row, rows
 from pear_cli.report.table import closing_rows, print_closing, print_listing
 
@@ -226,3 +227,11 @@ def test_listing_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_circle_of_inputs_ends(fake):
+    made = fake.experiment()
+    made["train"].manifest["inputs"]["checkpoint"] = made["checkpoint"].key
+    there = {(artifact.stage, artifact.key): artifact for artifact in made.values()}
+    lineage = Lineage.of(made["eval"], lambda stage, key: there.get((stage, key)))
+    assert len(lineage.all) == 6
