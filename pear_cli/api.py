@@ -10,9 +10,9 @@ from pear_cli.store import Store
 if TYPE_CHECKING:
     from torch import nn
 
-    from pear_cli.config import Runtime
     from pear_cli.data.base import Dataset
     from pear_cli.model import Description
+    from pear_cli.nodes import Runtime
 
 
 def load(

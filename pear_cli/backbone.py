@@ -5,8 +5,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli.config import Backbone
 from pear_cli.errors import ConfigError, near
+from pear_cli.nodes import Backbone
 
 if TYPE_CHECKING:
     from torch import nn

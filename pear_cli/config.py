@@ -1,325 +1,16 @@
-"""The nodes of the root config: hyper-parameters in frozen dataclasses, each validated once.
+"""From Hydra's nodes to typed settings, and where the config groups are.
 
-The members of an enum are named as their values: that is how a config spells them.
-
-`node` is the one seam at which a Hydra node becomes a typed object: a node with a `_target_` may name
-only a dataclass of this package, and a wrong type or an unknown key is an error that names the key.
+`node` is the one seam at which a Hydra node becomes an object: a node with a `_target_` may name only a
+dataclass of this package, and a wrong type or an unknown key is an error that names the key.
 """
 
 import dataclasses
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pear_cli.errors import ConfigError, near
 
 T = TypeVar("T")
-
-
-class Select(Enum):
-    """Which epoch's weights a training stage keeps."""
-
-    last = "last"
-    val = "val"
-    test_oracle = "test_oracle"
-
-
-class Phase(Enum):
-    dense = "dense"
-    shared = "shared"
-
-
-class Unit(Enum):
-    """What is scored and pruned as one."""
-
-    adapter = "adapter"
-
-
-class Criterion(Enum):
-    taylor = "taylor"
-    gradient = "gradient"
-    magnitude = "magnitude"
-    fisher = "fisher"
-    activation = "activation"
-    ablation = "ablation"
-    random = "random"
-
-
-class Reduction(Enum):
-    """How the Taylor terms of the calibration batches become one number."""
-
-    mean_abs = "mean_abs"
-    abs_of_sum = "abs_of_sum"
-    sum_abs = "sum_abs"
-    squared = "squared"
-
-
-class ScoreOf(Enum):
-    """Over which parameters the Taylor term g·w is taken."""
-
-    gate = "gate"
-    up = "up"
-    all = "all"
-
-
-class PruneBy(Enum):
-    count = "count"
-    parameters = "parameters"
-
-
-Scope = Enum("Scope", {"global": "global", "slot": "slot", "block": "block"})
-"""Within what the units compete; `Scope["global"]`, since `global` is a keyword."""
-
-
-class ShareRule(Enum):
-    none = "none"
-    top = "top"
-    ranked = "ranked"
-    nearest = "nearest"
-    similar = "similar"
-
-
-class KnowledgeKind(Enum):
-    none = "none"
-    frozen = "frozen"
-    lowrank = "lowrank"
-    int8 = "int8"
-    absorb = "absorb"
-
-
-class Schedule(Enum):
-    per_phase = "per_phase"
-    continued = "continued"
-
-
-class OptimizerState(Enum):
-    keep = "keep"
-    reset = "reset"
-
-
-class SharedGrad(Enum):
-    """What a shared adapter receives from the sites that it serves."""
-
-    sum = "sum"
-    mean = "mean"
-
-
-class Precision(Enum):
-    auto = "auto"
-    float32 = "float32"
-    bf16 = "bf16"
-    float16 = "float16"
-
-
-def require(condition: bool, key: str, value: object, rule: str) -> None:
-    """Raise ConfigError unless `condition`: `key = value is out of range: rule`."""
-    if not condition:
-        raise ConfigError(f"{key} = {value} is out of range: {rule}")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """The frozen network that adapters attach to.
-
-    Args:
-        name: a timm architecture, as `timm.list_models()` has it.
-        pretrained: take timm's pretrained weights of that name.
-        weights: a safetensors file, or `pear_mini`, which comes with the package.
-        seed: of random weights, when neither of the two is asked for.
-        drop_path: stochastic depth rate while training, in [0, 1).
-        mean, std: channel statistics that `dataset.normalization=backbone` uses, in [0, 1] pixel units;
-            null takes those that timm states for the model.
-        args: further arguments of `timm.create_model`, such as `img_size`, `depth`, `embed_dim`.
-    """
-
-    name: str
-    pretrained: bool
-    weights: str | None
-    seed: int
-    drop_path: float
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    args: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
-        if self.pretrained and self.weights:
-            raise ConfigError("backbone.pretrained and backbone.weights are both set; keep one of them")
-        for key, value in (("mean", self.mean), ("std", self.std)):
-            require(
-                value is None or len(value) == 3, f"backbone.{key}", value, "three numbers, one a channel"
-            )
-
-
-@dataclass(frozen=True)
-class Score:
-    """How important every unit is (methods: section 2).
-
-    Args:
-        unit: what is scored as one.
-        criterion: the estimate; `ablation` measures what the others estimate.
-        reduction: how Taylor terms of several batches are reduced; `taylor` only.
-        of: the parameters that a Taylor term sums over; `gate` exists for every method.
-        batches: calibration batches, at least 1; null takes the whole training split once.
-        batch_size: images a calibration batch, at least 1.
-    """
-
-    unit: Unit
-    criterion: Criterion
-    reduction: Reduction
-    of: ScoreOf
-    batches: int | None
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        require(
-            self.batches is None or self.batches >= 1, "score.batches", self.batches, "at least 1, or null"
-        )
-        require(self.batch_size >= 1, "score.batch_size", self.batch_size, "at least 1")
-
-
-@dataclass(frozen=True)
-class Prune:
-    """How many units go, and within what they compete (methods: section 3).
-
-    Args:
-        ratio: the share of units, or of their parameters, to prune, in [0, 1).
-        by: whether `ratio` counts units or parameters.
-        scope: rank all units together, or per slot, or per block.
-    """
-
-    ratio: float
-    by: PruneBy
-    scope: Scope
-
-    def __post_init__(self) -> None:
-        require(
-            0 <= self.ratio < 1, "prune.ratio", self.ratio, "0 <= ratio < 1 (the share of adapters to prune)"
-        )
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which kept adapter serves at a pruned site."""
-
-    rule: ShareRule
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What is kept of the pruned adapters (methods: section 4).
-
-    Args:
-        kind: the form in which it is kept.
-        rank: of `lowrank`, at least 1.
-        beta: the weight of the kept knowledge, dimensionless.
-        learn_beta: train one beta a site, starting from `beta`.
-    """
-
-    kind: KnowledgeKind
-    rank: int
-    beta: float
-    learn_beta: bool
-
-    def __post_init__(self) -> None:
-        require(self.rank >= 1, "knowledge.rank", self.rank, "at least 1")
-
-
-@dataclass(frozen=True)
-class Optim:
-    """AdamW with a warm-up and a cosine.
-
-    Args:
-        epochs: of dense training (`per_phase`), or of both phases together (`continued`); at least 1.
-        adapt_epochs: of the adaptation after sharing (`per_phase`), at least 0.
-        schedule: a whole schedule for each phase, or one over both.
-        prune_at: the share of `epochs` after which dense training stops (`continued`), in (0, 1).
-        lr: peak learning rate, > 0.
-        start_lr, final_lr: learning rate of the first warm-up step and of the last step, >= 0.
-        weight_decay: decoupled, >= 0.
-        batch_size: images a step on the device, at least 1.
-        accumulate: steps whose gradients are averaged before an update, at least 1.
-        warmup: the share of the schedule's updates that warm up, in [0, 1).
-        clip: the largest gradient norm; null does not clip.
-        label_smoothing: in [0, 1).
-        optimizer_state: keep AdamW's state of the kept adapters across pruning, or start afresh.
-        shared_grad: whether a shared adapter gets the sum or the mean over its sites.
-    """
-
-    epochs: int
-    adapt_epochs: int
-    schedule: Schedule
-    prune_at: float
-    lr: float
-    start_lr: float
-    final_lr: float
-    weight_decay: float
-    batch_size: int
-    accumulate: int
-    warmup: float
-    clip: float | None
-    label_smoothing: float
-    optimizer_state: OptimizerState
-    shared_grad: SharedGrad
-
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1")
-        require(self.adapt_epochs >= 0, "optim.adapt_epochs", self.adapt_epochs, "at least 0")
-        require(0 < self.prune_at < 1, "optim.prune_at", self.prune_at, "0 < prune_at < 1")
-        require(self.lr > 0, "optim.lr", self.lr, "above 0")
-        require(self.start_lr >= 0, "optim.start_lr", self.start_lr, "at least 0")
-        require(self.final_lr >= 0, "optim.final_lr", self.final_lr, "at least 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
-        require(self.accumulate >= 1, "optim.accumulate", self.accumulate, "at least 1")
-        require(
-            0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 <= warmup < 1 (a share of the schedule)"
-        )
-        require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or null")
-        require(0 <= self.label_smoothing < 1, "optim.label_smoothing", self.label_smoothing, "0 <= x < 1")
-        if self.schedule is Schedule.continued:
-            require(
-                0 < self.dense_epochs < self.epochs,
-                "optim.prune_at",
-                self.prune_at,
-                f"of {self.epochs} epochs it leaves {self.dense_epochs} before pruning; both phases need one",
-            )
-
-    @property
-    def dense_epochs(self) -> int:
-        """Epochs of dense training."""
-        if self.schedule is Schedule.continued:
-            return int(self.epochs * self.prune_at + 0.5)
-        return self.epochs
-
-    @property
-    def shared_epochs(self) -> int:
-        """Epochs of the adaptation after sharing."""
-        return self.epochs - self.dense_epochs if self.schedule is Schedule.continued else self.adapt_epochs
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how fast; nothing here but `precision` enters a key.
-
-    Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: of the forward pass; adapters and optimizer stay in float32.
-        threads: CPU threads, at least 1; null takes torch's own choice.
-        workers: processes that decode images, at least 0.
-        store: folder of the artifacts; a relative one counts from where pear was started.
-    """
-
-    device: str
-    precision: Precision
-    threads: int | None
-    workers: int
-    store: str
-
-    def __post_init__(self) -> None:
-        require(self.threads is None or self.threads >= 1, "runtime.threads", self.threads, "at least 1")
-        require(self.workers >= 0, "runtime.workers", self.workers, "at least 0")
 
 
 def node(value: Any, base: type[T], key: str) -> T:
@@ -347,7 +38,8 @@ def node(value: Any, base: type[T], key: str) -> T:
             raise ConfigError(f"{key} has no _target_: pick one of its presets")
         schema = OmegaConf.structured(cls)
         OmegaConf.set_readonly(schema, False)
-        built: Any = OmegaConf.to_object(OmegaConf.merge(schema, fields))
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(schema, fields), throw_on_missing=True)
+        built = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in merged.items()})
     except ConfigKeyError as error:
         unknown = str(error.full_key or error.key)
         names = [f.name for f in dataclasses.fields(cls)]
@@ -355,9 +47,10 @@ def node(value: Any, base: type[T], key: str) -> T:
             f"{key} has no setting {unknown!r}{near(unknown, names)}; settings: {', '.join(names)}"
         ) from None
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{key} is incomplete: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{key}.{error.full_key} is not set; it has no default") from None
     except OmegaConfBaseException as error:
-        where = f"{key}.{error.full_key}" if error.full_key else key
+        named = str(error.full_key or "")
+        where = named if named.split(".")[0] == key else f"{key}.{named}".rstrip(".")
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
     return cast(T, built)
 

@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pear_cli import backbone as backbones
-from pear_cli import config as nodes
+from pear_cli import nodes
 from pear_cli.adapters.method import Method
-from pear_cli.config import KnowledgeKind, Phase, Select, ShareRule, node
+from pear_cli.config import node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
+from pear_cli.nodes import KnowledgeKind, Phase, Select, ShareRule
 from pear_cli.store import make_key
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class Experiment:
         Raises:
             ConfigError: it names the key, the value and the remedy.
         """
+        known = [*GROUPS, "seed", "select", "phase"]
+        for key in cfg:
+            if key not in known:
+                raise ConfigError(
+                    f"no setting {key!r}{near(str(key), known)}; at the root: {', '.join(known)}"
+                )
         select = _enum(Select, cfg.get("select"), "select")
         dataset = _plain(cfg, "dataset")
         if dataset.get("train_split") is None:

@@ -40,7 +40,7 @@ class JobFailed(CompactHydraException):
 
 def train(cfg: DictConfig) -> float | None:
     """Train the adapters: dense, or with phase=shared after sharing."""
-    from pear_cli.config import Phase
+    from pear_cli.nodes import Phase
 
     return _job("train", cfg, _step_of(lambda e: "adapt" if e.phase is Phase.shared else "train"))
 
@@ -76,7 +76,8 @@ def slots(cfg: DictConfig) -> Iterator[str]:
     from dataclasses import replace
 
     from pear_cli import backbone
-    from pear_cli.config import Backbone, node
+    from pear_cli.config import node
+    from pear_cli.nodes import Backbone
     from pear_cli.sites import all_sites
 
     config = node(cfg.backbone, Backbone, "backbone")

@@ -17,7 +17,7 @@ from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.full import FullFineTuning
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
-from pear_cli.config import Backbone
+from pear_cli.nodes import Backbone
 
 MINI = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 12, "num_heads": 4}
 METHODS = {

@@ -30,6 +30,8 @@ LEAVES = {
     "config",
     "draft",
     "environment",
+    "flags",
+    "nodes",
     "errors",
     "housekeeping",
     "progress",

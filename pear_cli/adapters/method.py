@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.config import require
 from pear_cli.errors import ConfigError
+from pear_cli.nodes import require
 from pear_cli.sites import Site
 
 if TYPE_CHECKING:

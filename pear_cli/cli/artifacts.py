@@ -131,7 +131,7 @@ def predict(
     pear predict 3f2a photos/ --topk 1
     """
     from pear_cli import predict as prediction
-    from pear_cli.config import Precision, Runtime
+    from pear_cli.nodes import Precision, Runtime
 
     runtime = Runtime(device, Precision.float32, None, 0, str(store))
     place = _store(store)

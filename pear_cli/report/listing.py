@@ -205,7 +205,7 @@ def protocol_notes(listed: Iterable[Row]) -> list[str]:
 
 def _identity(row: Row) -> str:
     """What an evaluation is, but for its seed."""
-    settings = {key: value for key, value in row.lineage.settings.items() if key != "sed"}
+    settings = {key: value for key, value in row.lineage.settings.items() if key != "seed"}
     return canonical({"settings": settings, "provenance": row.lineage.provenance})
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.adapters.adapted import Adaptation
-from pear_cli.config import Score
 from pear_cli.engine import Batches, Device, derive
 from pear_cli.errors import ConfigError, DataError, TrainingError
+from pear_cli.nodes import Score
 from pear_cli.scoring.criteria import CRITERIA, WITHOUT_DATA, reduce
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.probe import Calibration, Probe, UnitAtWork, undisturbed, units_at_work

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.base import Adapter, Position
-from pear_cli.config import Score
 from pear_cli.engine import Device
+from pear_cli.nodes import Score
 from pear_cli.scoring.importance import ScoredUnit
 
 Calibration = Callable[[], Iterable[tuple[Tensor, Tensor]]]

@@ -82,7 +82,7 @@ class Faker:
             return {"train": train, "eval": evaluated}
         score = self.publish(
             "score",
-            {"score": {"_target_": "pear_cli.config.Score", "criterion": "taylor"}, "precision": "float32"},
+            {"score": {"_target_": "pear_cli.nodes.Score", "criterion": "taylor"}, "precision": "float32"},
             {"train": train},
             files={"importance": importance()},
         )
