@@ -34,9 +34,9 @@ def run(finished):
 def pictures(finished, tmp_path):
     """Six test images as lossless files of the model's size, in a folder with a folder."""
     images = finished.experiment.dataset.load("test", 16)
-    (tmp_path / "digits" / "more").mkdir(parents=True)
-    for i in range(6):
-        place = tmp_path / "digits" / ("more" if i > 3 else "") / f"{i}.png"
+    for i, folder in enumerate(("", "", "", "", "more", "others")):
+        place = tmp_path / "digits" / folder / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images.pixels[i]).save(place)
     (tmp_path / "digits" / "notes.txt").write_text("no image")
     return tmp_path / "digits"
@@ -57,7 +57,7 @@ def test_predictions_are_those_of_the_evaluation(finished, run, pictures):
 def test_a_folder_is_searched_in_sorted_order(run, pictures):
     _, lines, _ = run(pictures, topk=1)
     names = [os.path.relpath(line.split("\t")[0], pictures) for line in lines]
-    assert names == ["0.png", "1.png", "2.png", "3.png", "more/4.png", "more/5.png"]
+    assert names == ["0.png", "1.png", "2.png", "3.png", "more/4.png", "others/5.png"]
 
 
 def test_a_line_is_path_then_label_and_probability(run, pictures):
