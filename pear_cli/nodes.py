@@ -147,7 +147,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Score:
-    """How important every unit is (methods: section 2).
+    """How important every unit is (docs/methods.md, section 2).
 
     Args:
         unit: what is scored as one.
@@ -174,7 +174,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Prune:
-    """How many units go, and within what they compete (methods: section 3).
+    """How many units go, and within what they compete (docs/methods.md, section 3).
 
     Args:
         ratio: the share of units, or of their parameters, to prune, in [0, 1).
@@ -201,7 +201,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What is kept of the pruned adapters (methods: section 4).
+    """What is kept of the pruned adapters (docs/methods.md, section 4).
 
     Args:
         kind: the form in which it is kept.

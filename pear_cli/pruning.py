@@ -23,7 +23,7 @@ class Pruned:
 
 
 def choose(importance: Importance, config: Prune) -> Pruned:
-    """Choose the least important units (methods.md, section 3).
+    """Choose the least important units (docs/methods.md, section 3).
 
     By count, K = floor(ratio · units + 0.5) of every scope go; by parameters, the fewest least important
     whose parameters reach the ratio of the scope's total. A compatibility group that would lose all its

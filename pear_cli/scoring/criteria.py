@@ -1,4 +1,4 @@
-"""The criteria, one function each, as methods.md states them.
+"""The criteria, one function each, as docs/methods.md states them.
 
 Each returns its terms, (batches, units) in float64 on the CPU; `REDUCE` makes one score a unit of them. With
 ℓ_b the mean cross-entropy of a calibration batch, w the parameters of a unit, g = ∂ℓ_b/∂w, all in eval mode.
@@ -25,7 +25,7 @@ def taylor(probe: Probe) -> Tensor:
     Raises:
         ConfigError: `score.of = up` for a method without such parameters.
 
-    Source: Molchanov et al. 2019, arXiv 1906.10771, section 3.1; the reductions are in methods.md, section 2.
+    Source: Molchanov et al. 2019, arXiv 1906.10771, section 3.1; the reductions are in docs/methods.md, section 2.
     """
     wanted = _tensors(probe)
     absolute = probe.config.reduction is Reduction.sum_abs

@@ -28,7 +28,7 @@ def calibration(split: Batches, config: Score) -> Calibration:
 
 
 def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:
-    """The importance of every unit (methods.md, section 2), and how alike the units are.
+    """The importance of every unit (docs/methods.md, section 2), and how alike the units are.
 
     The model is measured in eval mode and left exactly as it was: parameters, gradients, flags and hooks. An
     adapter that serves several sites is one unit; it is gated at all of them.

@@ -69,7 +69,7 @@ RULES: dict[ShareRule, Callable[[Importance, Units, Units], Owners]] = {
 
 
 def assign_owners(importance: Importance, pruned: Pruned, rule: ShareRule) -> ShareMap:
-    """Find who serves at every site (methods.md, section 3); sharing happens only inside a group.
+    """Find who serves at every site (docs/methods.md, section 3); sharing happens only inside a group.
 
     Raises:
         ConfigError: a rule that needs what the scores lack.
