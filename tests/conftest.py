@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, and no deadline: on a busy machine a test may take any time.
+settings.register_profile("pear", deadline=None, derandomize=True)
+settings.load_profile("pear")
 
 
 class Finished(NamedTuple):

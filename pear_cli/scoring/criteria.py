@@ -25,7 +25,7 @@ def taylor(probe: Probe) -> Tensor:
     Raises:
         ConfigError: `score.of = up` for a method without such parameters.
 
-    Source: Molchanov et al. 2019, arXiv 1906.10771, section 3.1; for the reductions docs/methods.md, section 2.
+    Source: Molchanov et al. 2019, arXiv 1906.10771, section 3.1; reductions: docs/methods.md, section 2.
     """
     wanted = _tensors(probe)
     absolute = probe.config.reduction is Reduction.sum_abs

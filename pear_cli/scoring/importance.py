@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pear_cli.errors import CorruptArtifact
 
 Group = tuple[str, int, int]
@@ -128,15 +126,11 @@ class Importance:
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two scores of the same units, in [-1, 1]; None where all of one side tie.
+    """Kendall's tau-b of two scores of the same units, in [-1, 1]; None where all of one side tie."""
+    from scipy.stats import kendalltau
 
-        tau_b = Σ sign(a_i - a_j) · sign(b_i - b_j) / sqrt(pairs untied in a · pairs untied in b)
-
-    Source: Kendall 1945, "The treatment of ties in ranking problems".
-    """
-    a, b = (np.sign(np.subtract.outer(side, side)) for side in (np.asarray(first), np.asarray(second)))
-    untied = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    return min(1.0, max(-1.0, float((a * b).sum()) / untied)) if untied else None
+    tau = float(kendalltau(first, second).statistic)
+    return tau if math.isfinite(tau) else None
 
 
 def _unit(entry: Mapping[str, Any]) -> ScoredUnit:
