@@ -143,11 +143,13 @@ def _described(description: Any, where: Path, weights: str | None) -> "Descripti
         ConfigError: the file of the frozen weights is not on this machine.
     """
     from pear_cli import backbone as backbones
-    from pear_cli.errors import ConfigError
+    from pear_cli.errors import ConfigError, CorruptArtifact
     from pear_cli.model import Description
 
-    source.check_harmless(description, where)
-    checked = Description.from_json(description)
+    try:
+        checked = Description.from_json(description)
+    except CorruptArtifact as error:
+        raise CorruptArtifact(f"{where}: {error}") from None
     if weights is None:
         try:
             backbones.weights_file(checked.backbone)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pear_cli import tensorfile
 from pear_cli.artifact import FILE, MANIFEST, SEAL, Artifact, seal, with_suffix
 from pear_cli.canonical import SCHEMA, plain
 from pear_cli.environment import environment as environment_of_this_process
@@ -48,12 +49,8 @@ class Draft:
         from safetensors.torch import save
 
         content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-        if metadata:  # safetensors itself would write it in a random order
-            size = 8 + int.from_bytes(content[:8], "little")
-            header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:size])}
-            text = json.dumps(header, separators=(",", ":")).encode()
-            text += b" " * (-len(text) % 8)
-            content = len(text).to_bytes(8, "little") + text + content[size:]
+        if metadata:
+            content = tensorfile.join(*tensorfile.split(content), metadata)
         self._write(with_suffix(name, ".safetensors"), content)
 
     def save_json(self, name: str, value: object) -> None:

@@ -69,7 +69,7 @@ def reorder(words: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
         if name == "--experimental-rerun":
             raise UsageError(f"{name} is refused: it loads a pickle; repeat the overrides instead")
         if name not in FLAGS:
-            known = [*FLAGS, "--json", "--help"]
+            known = [*FLAGS, "--json", "--quiet", "--help"]
             raise UsageError(f"no flag {given}{near(given, known) or ';'} flags: {', '.join(known)}")
         flags[name] = _value(name, attached if equals else None, rest)
     modes = [name for name in flags if FLAGS[name].mode]
@@ -78,6 +78,11 @@ def reorder(words: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
     if "--resolve" in flags and "--cfg" not in flags:
         raise UsageError("--resolve needs --cfg: it resolves what --cfg shows")
     return flags, overrides
+
+
+def spelled(flags: Mapping[str, str | None]) -> list[str]:
+    """Flags, as `reorder` parted them off, as words again."""
+    return [name if value is None else f"{name}={value}" for name, value in flags.items()]
 
 
 def _value(name: str, attached: str | None, rest: list[str]) -> str | None:

@@ -5,13 +5,11 @@ a launcher it may run in another process, and whoever started it reads the file.
 """
 
 import json
-import logging
+import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +18,21 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pear_cli.backbone import BUNDLED
 from pear_cli.errors import ConfigError, PearError
+from pear_cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
     from pear_cli.experiment import Experiment
     from pear_cli.stages.perform import Outcome
     from pear_cli.store import Store
 
-    Work = Callable[[Experiment, Store], Outcome]
-
 Record = dict[str, Any]
+Work = Callable[["Experiment", "Store"], Record]
 
 RESULT = "result.json"
+ROOT = "config"
+"""Name of the root config."""
 
 
 class JobFailed(CompactHydraException):
@@ -65,6 +66,22 @@ def evaluate(cfg: DictConfig) -> float | None:
     return _job("eval", cfg, _step_of(lambda e: "eval"))
 
 
+def evaluate_model(cfg: DictConfig) -> float | None:
+    """Evaluate the model at `model`, trained anywhere, on the dataset of the experiment."""
+    with open_dict(cfg):
+        model, weights = cfg.pop("model"), cfg.pop("weights")
+
+    def work(experiment: "Experiment", store: "Store") -> Record:
+        from pear_cli import api, progress
+
+        metrics = dict(api.evaluate(model, experiment.dataset, experiment.runtime, store, weights))
+        split = f"{experiment.dataset.test_split} of {experiment.dataset.name}"
+        progress.say(f"accuracy {100 * metrics['accuracy']:.2f}% on {metrics['images']} images, {split}")
+        return {"artifact": model, "metrics": metrics}
+
+    return _job("eval", cfg, work)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Perform every stage of the experiment."""
     return _job("run", cfg, _every_step)
@@ -88,20 +105,20 @@ def slots(cfg: DictConfig) -> Iterator[str]:
         yield f"{slot}\t{count}\t{reads}\t{adds}"
 
 
-def _step_of(name: "Callable[[Experiment], str]") -> "Work":
-    def work(experiment: "Experiment", store: "Store") -> "Outcome":
+def _step_of(name: "Callable[[Experiment], str]") -> Work:
+    def work(experiment: "Experiment", store: "Store") -> Record:
         step = name(experiment)
         if step not in experiment.plan:
             method = type(experiment.method).__name__
             raise ConfigError(f"{method} has no adapters to score, prune or share; run: pear run method=lora")
         from pear_cli.stages.perform import perform
 
-        return perform(step, experiment, store)
+        return _record(perform(step, experiment, store))
 
     return work
 
 
-def _every_step(experiment: "Experiment", store: "Store") -> "Outcome":
+def _every_step(experiment: "Experiment", store: "Store") -> Record:
     if experiment.phase is not None:
         raise ConfigError(f"phase = {experiment.phase.value}: pear run goes through both; leave phase out")
     from pear_cli import progress
@@ -110,17 +127,30 @@ def _every_step(experiment: "Experiment", store: "Store") -> "Outcome":
     if not experiment.method.has_units:
         method = type(experiment.method).__name__
         progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")
-    return perform_all(experiment, store)[-1]
+    return _record(perform_all(experiment, store)[-1])
 
 
-def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
+def _record(outcome: "Outcome") -> Record:
+    artifact = outcome.artifact
+    return {
+        "artifact": str(artifact.path),
+        "stage": artifact.stage,
+        "key": artifact.key,
+        "reused": outcome.reused,
+        "metrics": artifact.manifest["metrics"],
+        "accounting": artifact.manifest["accounting"],
+    }
+
+
+def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     """Carry out a command and leave its result file.
 
     Returns:
-        The accuracy of an evaluation, which a sweeper may optimise; None where there is none.
+        The accuracy of an evaluation, which a sweeper may optimise; None where there is none. Nan for a
+        failed job of a sweep, which goes on: the result file tells of the failure.
 
     Raises:
-        JobFailed: whatever went wrong, in one or two lines.
+        JobFailed: whatever went wrong with a single job, in one or two lines.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -132,13 +162,14 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
     (folder / RESULT).unlink(missing_ok=True)
     with stdout_to_stderr():
         try:
-            record |= _carry_out(cfg, Path(hydra.runtime.cwd), tuple(map(str, overrides)), work)
+            words = (*_flags(hydra), *map(str, overrides))
+            record |= _carry_out(cfg, Path(hydra.runtime.cwd), words, work)
         except Exception as error:
             message = describe(error)
             kind, trace = type(error).__name__, traceback.format_exc()
             record |= {"error": {"type": kind, "message": message, "traceback": trace}}
             if sweeping:
-                logging.getLogger(__name__).error("job %s: %s", number, message)
+                return math.nan
             raise JobFailed(message) from error
         finally:
             if len(record) > 3:  # an interrupted job has no result
@@ -147,33 +178,38 @@ def _job(command: str, cfg: DictConfig, work: "Work") -> float | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _carry_out(cfg: DictConfig, launched_from: Path, overrides: tuple[str, ...], work: "Work") -> Record:
+def _flags(hydra: Any) -> Iterator[str]:
+    """What a command needs, beside overrides of the experiment, to mean the same one."""
+    yield from (
+        f"--config-dir={s.path}" for s in hydra.runtime.config_sources if s.provider == "command-line"
+    )
+    if hydra.job.config_name != ROOT:
+        yield f"--config-name={hydra.job.config_name}"
+    yield from (word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath="))
+
+
+def _carry_out(cfg: DictConfig, launched_from: Path, words: tuple[str, ...], work: Work) -> Record:
     from pear_cli.experiment import Experiment
     from pear_cli.store import Store
 
     start = time.perf_counter()
     _make_absolute(cfg, launched_from)
-    experiment = Experiment.from_config(cfg, overrides)
-    outcome = work(experiment, Store(Path(experiment.runtime.store)))
-    artifact = outcome.artifact
-    return {
-        "artifact": str(artifact.path),
-        "stage": artifact.stage,
-        "key": artifact.key,
-        "reused": outcome.reused,
-        "metrics": artifact.manifest["metrics"],
-        "accounting": artifact.manifest["accounting"],
-        "seconds": time.perf_counter() - start,
-    }
+    experiment = Experiment.from_config(cfg, words)
+    record = work(experiment, Store(Path(experiment.runtime.store)))
+    return {**record, "seconds": time.perf_counter() - start}
 
 
 def _make_absolute(cfg: DictConfig, folder: Path) -> None:
     """Let relative paths count from where pear was started, wherever the job runs."""
     with open_dict(cfg):
-        for key in ("runtime.store", "dataset.root"):
+        for key in ("runtime.store", "dataset.root", "backbone.weights"):
             path = OmegaConf.select(cfg, key)
-            if isinstance(path, str):
-                OmegaConf.update(cfg, key, os.path.abspath(folder / Path(path).expanduser()))
+            if not isinstance(path, str):
+                continue
+            place = os.path.abspath(folder / Path(path).expanduser())
+            bundled = (BUNDLED / f"{path}.safetensors").is_file() or not os.path.isfile(place)
+            if key != "backbone.weights" or not bundled:
+                OmegaConf.update(cfg, key, place)
 
 
 def _write(path: Path, record: Record) -> None:
@@ -188,18 +224,3 @@ def describe(error: BaseException) -> str:
         return str(error)
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first}; PEAR_TRACEBACK=1 shows where" if first else type(error).__name__
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Send all that is written to stdout to stderr, also by other libraries and child processes."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

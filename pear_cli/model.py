@@ -1,7 +1,7 @@
 """An adapted model: made new, described as data, and made again from its description."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from pear_cli.data.base import Normalization
 from pear_cli.engine import derive
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.nodes import Backbone, Knowledge, KnowledgeKind
+
+FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
+"""Starts of timm arguments that read files or fetch them; a description has no use for those."""
 
 PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
 
@@ -60,8 +63,9 @@ class Description:
         """Validate a description that may come from a stranger.
 
         Raises:
-            CorruptArtifact: it is not a description.
+            CorruptArtifact: it is not a description, or would do more than describe.
         """
+        _check_harmless(value)
         try:
             return cls(
                 backbone=node(dict(value["backbone"]), Backbone, "backbone"),
@@ -78,6 +82,33 @@ class Description:
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
+
+
+def _check_harmless(description: Any) -> None:
+    """Refuse a description whose settings would do more than state numbers and names.
+
+    Raises:
+        CorruptArtifact: an interpolation such as `${oc.env:…}`, or a backbone argument that reads files.
+    """
+    if any("${" in text for text in _texts(description)):
+        raise CorruptArtifact("the description of the model holds an interpolation (${…}); it is refused")
+    backbone = description.get("backbone") if isinstance(description, Mapping) else None
+    arguments = backbone.get("args") if isinstance(backbone, Mapping) else None
+    for name in arguments if isinstance(arguments, Mapping) else ():
+        if str(name).startswith(FETCHING):
+            raise CorruptArtifact(f"the description of the model has backbone.args.{name}; it is refused")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield str(name)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.Module:
@@ -161,8 +192,8 @@ def rebuild(
     if found != description.weights:
         raise ConfigError(
             f"the frozen weights of {config.name} are others than this model was adapted on "
-            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); set backbone.weights "
-            "to the right file"
+            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); name the right file "
+            "with backbone.weights, or --weights"
         )
     method = node(description.method | {"lr": 1.0}, Method, "method")
     model = create(config, method, len(description.classes), seed=0)

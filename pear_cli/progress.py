@@ -1,12 +1,28 @@
 """What a running stage says: a live line on a terminal, plain lines elsewhere; always on stderr."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
+from pear_cli.streams import QUIET
+
+
+class _Stderr(Console):
+    """Stderr, unless it is to be quiet; work goes on when its reader goes away."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+console = _Stderr(stderr=True, highlight=False)
+
+
+def is_quiet() -> bool:
+    """Whether only errors are wanted on stderr."""
+    return console.quiet or os.environ.get(QUIET) == "1"
 
 
 class Ticker:
@@ -22,13 +38,13 @@ class Ticker:
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=self.done, note=note)
         elif note:
-            console.print(f"{self.title} {self.done}/{self.total} {note}", soft_wrap=True, markup=False)
+            say(f"{self.title} {self.done}/{self.total} {note}")
 
 
 @contextmanager
 def ticker(title: str, total: int) -> Iterator[Ticker]:
     """Show the progress of `total` steps while the block runs."""
-    if not console.is_terminal:
+    if is_quiet() or not console.is_terminal:
         yield Ticker(None, total, title)
         return
     columns = (
@@ -44,4 +60,5 @@ def ticker(title: str, total: int) -> Iterator[Ticker]:
 
 def say(text: str) -> None:
     """One line on stderr."""
-    console.print(text, soft_wrap=True, markup=False)
+    if not is_quiet():
+        console.print(text, soft_wrap=True, markup=False)

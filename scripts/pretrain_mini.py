@@ -13,6 +13,10 @@ Muon for the matrices of the blocks, AdamW for the rest; the learning rate warms
 No image is drawn twice. With `--images` alone a run is a function of its seed, batch and number of processes,
 resumed or not; `--minutes` makes it depend on the machine's speed too.
 
+The bundled weights: 1,692,672 images in 72 minutes on two CPU cores (seed 0); then, in %, glyph
+69 of 500 classes, direction 85 of 16, count 76 of 10; a probe on 1000 images: digits 95.5, mnist5k
+91.5 (random weights 79.5 and 55.8).
+
 Files: the weights (float16 safetensors) at `--out`, the results as JSON beside them; `state.pt` under
 `--work`, from which the same command resumes. A snapshot goes to `--out` every `--snapshot-minutes`.
 """

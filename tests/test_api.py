@@ -14,7 +14,6 @@ from pear_cli.adapters.adapted import Adaptation
 from pear_cli.data.bundled import Bundled
 from pear_cli.engine import Batches
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
-from pear_cli.export.source import check_harmless
 
 
 def logits_of_the_test_set(model, dataset):
@@ -144,6 +143,6 @@ def test_a_dataset_with_other_classes_is_refused(finished):
         {"backbone": {"args": {"pretrained_cfg_overlay": {}}}},
     ],
 )
-def test_a_description_can_only_state_numbers_and_names(description, tmp_path):
+def test_a_description_can_only_state_numbers_and_names(finished, description):
     with pytest.raises(CorruptArtifact, match="refused"):
-        check_harmless(description, tmp_path)
+        models.Description.from_json(finished.made["adapt"].json("model") | description)

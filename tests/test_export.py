@@ -199,11 +199,29 @@ def test_a_checkpoint_and_a_dense_model_are_exported_too(finished, tmp_path):
     assert read(tmp_path / "checkpoint.safetensors").importance is not None
 
 
+@pytest.mark.parametrize(
+    ("weights", "kept"), [("/home/me/vit.safetensors", "vit.safetensors"), ("pear_mini",) * 2]
+)
+def test_of_frozen_weights_only_the_name_is_exported(finished, weights, kept):
+    description = finished.made["adapt"].json("model")
+    description["backbone"]["weights"] = weights
+    assert single_file._portable(description)["backbone"]["weights"] == kept
+    assert single_file._portable(description)["weights"] == description["weights"]
+
+
 def test_frozen_weights_that_this_machine_lacks_are_asked_for(exported):
     description = read(exported).description
-    description["backbone"]["weights"] = "/elsewhere/vit.safetensors"
+    description["backbone"]["weights"] = "vit.safetensors"
     forge(exported, {"description": json.dumps(description)})
-    with pytest.raises(ConfigError, match="--weights"):
+    with pytest.raises(ConfigError, match=r"vit\.safetensors: no such file(.|\n)*--weights"):
+        pear_cli.load(exported)
+
+
+def test_a_description_of_a_stranger_is_refused_with_the_file_that_it_is_in(exported):
+    description = read(exported).description
+    description["backbone"]["args"]["checkpoint_path"] = "/etc/passwd"
+    forge(exported, {"description": json.dumps(description)})
+    with pytest.raises(CorruptArtifact, match=rf"{exported}: .*checkpoint_path; it is refused"):
         pear_cli.load(exported)
 
 

@@ -226,3 +226,67 @@ def test_the_folders_callback_is_silent_outside_a_launch():
     Folders().on_run_start(config)
     Folders().on_multirun_start(config)
     assert not Path("x").exists()
+
+
+def test_completion_knows_the_presets_of_a_further_folder(monkeypatch):
+    monkeypatch.delenv("COMP_WORDS", raising=False)
+    folder = str(Path(__file__).parent / "configs")
+    for words in (["--config-dir", folder], [f"--config-dir={folder}", "-m"], ["-cd", folder]):
+        assert "backbone=tiny" in complete(words, "backbone=")
+    assert "backbone=tiny" not in complete([], "backbone=")
+
+
+@pytest.mark.usefixtures("noisy_jobs")
+def test_a_failed_job_of_a_sweep_is_told_once_and_not_by_hydra(pear, quiet):
+    said = pear("train", "-m", *quiet, "seed=0,1,2,4")
+    assert (said.code, said.out) == (1, "/store/train/0\n/store/train/4\n")
+    assert "Error executing" not in said.err
+    assert said.err.count("images are missing") == 1
+    assert said.err.count("our own bug") == 1
+
+
+@pytest.mark.usefixtures("noisy_jobs")
+def test_a_sweep_in_batches_goes_on_after_a_failed_job(pear, quiet):
+    said = pear("train", "-m", *quiet, "hydra.sweeper.max_batch_size=1", "seed=1,4")
+    assert (said.code, said.out) == (1, "/store/train/4\n")
+
+
+@pytest.mark.usefixtures("noisy_jobs")
+def test_results_that_nobody_reads_do_not_end_a_launch(monkeypatch, tmp_path, capfd):
+    from pear_cli.cli import perform
+
+    monkeypatch.chdir(tmp_path)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert perform(["train", "-q", "-m", "seed=0,4,1"]) == 1
+        monkeypatch.undo()
+    assert "images are missing" in capfd.readouterr().err
+
+
+def test_jobs_in_other_processes_leave_stdout_alone(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = "-m hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=0,-1,1 dataset=digits backbone=tiny"
+    tiny = f"--config-dir {Path(__file__).parent / 'configs'} optim.epochs=1 runtime.threads=1 -q"
+    line = [sys.executable, "-m", "pear_cli", "train", *words.split(), *tiny.split()]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert [Path(path).parent.name for path in done.stdout.splitlines()] == ["train", "train"]
+    assert (
+        done.stderr == "pear train: job 1 (seed=-1): seed = -1 is out of range: a whole number, at least 0\n"
+    )
+
+
+def test_frozen_weights_of_ones_own_count_from_where_pear_was_started(pear, quiet, monkeypatch, tmp_path):
+    seen = []
+
+    def from_config(cfg, words):
+        seen.append(cfg.backbone.weights)
+        raise DataError("seen enough")
+
+    monkeypatch.setattr("pear_cli.experiment.Experiment.from_config", from_config)
+    (tmp_path / "my.safetensors").touch()
+    for weights in ("my.safetensors", "pear_mini", "absent.safetensors"):
+        pear("train", *quiet, f"backbone.weights={weights}")
+    assert seen == [str(tmp_path / "my.safetensors"), "pear_mini", "absent.safetensors"]

@@ -36,6 +36,8 @@ LEAVES = {
     "housekeeping",
     "progress",
     "store",
+    "streams",
+    "tensorfile",
 }
 ROOMS = {
     "typer": {"cli"},

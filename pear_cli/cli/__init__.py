@@ -11,7 +11,8 @@ import typer
 
 from pear_cli.cli import artifacts, experiments
 from pear_cli.cli.options import complain
-from pear_cli.errors import PearError, near
+from pear_cli.errors import near
+from pear_cli.flags import UsageError
 
 app = typer.Typer(
     name="pear",
@@ -35,6 +36,7 @@ app = typer.Typer(
     pear run method=adaptformer dataset=mnist5k prune.ratio=0.75
     pear run -m prune.ratio=0.25,0.5,0.75 seed=0,1,2
     pear run --cfg job            what an experiment consists of
+    pear ls stage=eval            what is there already
 
     Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
     config is wrong, 2 usage, 130 interrupted. PEAR_TRACEBACK=1 shows the traceback of an error.
@@ -70,14 +72,19 @@ def perform(words: Sequence[str]) -> int:
             complain("", message)
             return 2
         return int(group.main(list(words) or ["--help"], prog_name="pear", standalone_mode=False) or 0)
-    except PearError as error:
-        if os.environ.get("PEAR_TRACEBACK") == "1":
-            traceback.print_exc()
+    except UsageError as error:
         complain(command, error)
-        return 1
+        return 2
     except typer.TyperException as error:
         complain(command, error.format_message())
         return error.exit_code
+    except Exception as error:
+        from pear_cli.jobs import describe
+
+        if os.environ.get("PEAR_TRACEBACK") == "1":
+            traceback.print_exc()
+        complain(command, describe(error))
+        return 1
 
 
 def main() -> None:

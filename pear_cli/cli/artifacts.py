@@ -1,20 +1,34 @@
 """The commands that look after artifacts, and use the models in them."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pear_cli.cli.options import STORE, Json, Name, Overrides, Root, complain
+from pear_cli.cli.options import STORE, Lines, Model, Name, OfAStore, Overrides, Root, Weights, complain
+from pear_cli.errors import CorruptArtifact, StoreError, near
+from pear_cli.flags import UsageError
 
 if TYPE_CHECKING:
     from pear_cli.store import Store
+
+Shown = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, its first digits, or an exported file.")
+]
+
+FORMATS = ("safetensors",)
 
 app = typer.Typer()
 
 
 @app.command()
-def sites(overrides: Overrides = None) -> None:
+def sites(
+    overrides: Overrides = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="A folder with further presets, searched first.")
+    ] = None,
+) -> None:
     """List the slots of a backbone, where adapters can attach: slot, sites, widths in and out.
 
     \b
@@ -23,14 +37,19 @@ def sites(overrides: Overrides = None) -> None:
     """
     from pear_cli import hydra_app, jobs
 
-    for line in jobs.slots(hydra_app.composed(overrides or ())):
+    for line in jobs.slots(hydra_app.composed(overrides or (), config_dir)):
         typer.echo(line)
 
 
-@app.command(name="ls")
+@app.command(name="ls", cls=OfAStore)
 def list_artifacts(
-    filters: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)] = None,
-    as_json: Json = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Only those; also !=, <, <=, >, >=, in quotes.", show_default=False
+        ),
+    ] = None,
+    as_json: Lines = False,
     store: Root = STORE,
 ) -> None:
     """List what the store holds.
@@ -39,38 +58,52 @@ def list_artifacts(
     pear ls
     pear ls stage=eval dataset=digits 'prune.ratio>=0.5'
     """
-    from rich.console import Console
+    from pear_cli.report import layout, listing, table
 
-    from pear_cli.report import listing, table
+    damaged: list[str] = []
 
-    found = listing.rows(_store(store), filters or (), on_error=lambda path, error: complain("ls", error))
+    def leave_out(path: Path, error: StoreError) -> None:
+        if isinstance(error, CorruptArtifact):
+            damaged.append(f"{path.parent.name}/{path.name}")
+        else:
+            complain("ls", error)
+
+    found = listing.rows(_store(store), filters or (), on_error=leave_out)
+    if damaged:
+        complain("ls", f"damaged manifests (pear rm, or pear gc --verify): {', '.join(damaged)}")
     if as_json:
         typer.echo("".join(f"{line}\n" for line in listing.json_lines(found)), nl=False)
     else:
-        table.print_listing(found, Console())
+        table.print_listing(found, layout.console())
 
 
-@app.command()
-def show(artifact: Name, as_json: Json = False, store: Root = STORE) -> None:
-    """Show one artifact: where it comes from, what was measured, its share map.
+@app.command(cls=OfAStore)
+def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
+    """Show one artifact or exported file: where it comes from, what was measured, its share map.
 
     \b
     pear show 3f2a
+    pear show digits.safetensors
     """
-    from rich.console import Console
+    from pear_cli.export import single_file
+    from pear_cli.report import layout, listing
+    from pear_cli.report.show import print_artifact, print_exported
 
-    from pear_cli.report import listing
-    from pear_cli.report.show import print_artifact
-
+    if Path(artifact).is_file():
+        if as_json:
+            typer.echo(json.dumps(single_file.read(Path(artifact)).to_json()))
+        else:
+            print_exported(Path(artifact), layout.console())
+        return
     place = _store(store)
     found = place.resolve(artifact)
     if as_json:
         typer.echo(listing.json_lines([listing.row(found, place)])[0])
     else:
-        print_artifact(found, place, Console())
+        print_artifact(found, place, layout.console())
 
 
-@app.command()
+@app.command(cls=OfAStore)
 def rm(
     artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT")],
     recursive: Annotated[bool, typer.Option("--recursive", help="Also what was made from it.")] = False,
@@ -80,6 +113,7 @@ def rm(
 
     \b
     pear rm 3f2a
+    pear rm 3f2a --recursive
     """
     place = _store(store)
     for name in artifacts:
@@ -87,7 +121,7 @@ def rm(
             typer.echo(gone)
 
 
-@app.command()
+@app.command(cls=OfAStore)
 def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")
@@ -105,6 +139,7 @@ def gc(
 
     \b
     pear gc --dry-run
+    pear gc --verify
     pear gc --orphans --older-than 30
     """
     seconds = None if older_than is None else older_than * 86400
@@ -115,20 +150,21 @@ def gc(
     typer.echo(f"{verb} {report.size} bytes in {len(report.items)} items", err=True)
 
 
-@app.command()
+@app.command(cls=OfAStore)
 def predict(
-    model: Annotated[str, typer.Argument(help="An artifact, or a file that `pear export` wrote.")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for a list on stdin.")],
     topk: Annotated[int, typer.Option(help="How many labels an image.")] = 5,
-    weights: Annotated[str | None, typer.Option(help="The frozen weights, if they are elsewhere.")] = None,
+    weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    as_json: Json = False,
+    as_json: Lines = False,
     store: Root = STORE,
 ) -> None:
     """Label images with a trained model.
 
     \b
     pear predict 3f2a photos/ --topk 1
+    find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli import predict as prediction
     from pear_cli.nodes import Precision, Runtime
@@ -140,10 +176,11 @@ def predict(
     )
 
 
-@app.command()
+@app.command(cls=OfAStore)
 def export(
     artifact: Name,
     out: Annotated[Path, typer.Option(help="The file to write; it ends in .safetensors.")],
+    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = FORMATS[0],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     store: Root = STORE,
 ) -> None:
@@ -151,9 +188,12 @@ def export(
 
     \b
     pear export 3f2a --out digits.safetensors
+    pear export 3f2a --format safetensors --out digits.safetensors --force
     """
     from pear_cli.export import single_file
 
+    if form not in FORMATS:
+        raise UsageError(f'no format "{form}"{near(form, FORMATS) or ";"} formats: {", ".join(FORMATS)}')
     typer.echo(single_file.export(artifact, out, _store(store), force=force))
 
 

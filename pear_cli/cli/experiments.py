@@ -1,11 +1,16 @@
 """The commands that carry out stages of an experiment: each hands its words to Hydra."""
 
-from typing import Any
+import os
+import re
+from typing import Any, NoReturn
 
 import typer
 
-from pear_cli.cli.options import Json, Overrides
-from pear_cli.flags import FLAGS
+from pear_cli.cli.options import Json, ModelOrWords, Quiet, Weights, Words
+from pear_cli.flags import FLAGS, UsageError, reorder, spelled
+
+MODEL = re.compile(r".*\.safetensors|[0-9a-f]{4,32}")
+"""What is a model though no such file is there: a file that is missing, or digits of a key."""
 
 app = typer.Typer()
 
@@ -27,7 +32,7 @@ JOB: dict[str, Any] = {
 
 
 @app.command(**JOB)
-def train(overrides: Overrides = None, as_json: Json = False) -> None:
+def train(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Train adapters on a frozen backbone: dense, or with phase=shared after sharing.
 
     \b
@@ -35,64 +40,95 @@ def train(overrides: Overrides = None, as_json: Json = False) -> None:
     pear train phase=shared dataset=digits prune.ratio=0.5
     pear train -m seed=0,1,2
     """
-    _launch("train", "train", overrides, as_json)
+    _launch("train", "train", overrides, as_json, quiet)
 
 
 @app.command(**JOB)
-def score(overrides: Overrides = None, as_json: Json = False) -> None:
+def score(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Score the importance of every adapter of a trained model.
 
     \b
     pear score dataset=digits
     pear score dataset=digits score=ablation score.batches=8
     """
-    _launch("score", "score", overrides, as_json)
+    _launch("score", "score", overrides, as_json, quiet)
 
 
 @app.command(**JOB)
-def prune_share(overrides: Overrides = None, as_json: Json = False) -> None:
+def prune_share(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Choose which adapters are pruned, and which kept ones serve in their place.
 
     \b
     pear prune-share dataset=digits prune.ratio=0.75 share=nearest
     """
-    _launch("prune-share", "prune_share", overrides, as_json)
+    _launch("prune-share", "prune_share", overrides, as_json, quiet)
 
 
 @app.command(**JOB)
-def checkpoint(overrides: Overrides = None, as_json: Json = False) -> None:
+def checkpoint(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Make the knowledge checkpoint: all that adaptation goes on from.
 
     \b
     pear checkpoint dataset=digits prune.ratio=0.75 knowledge=int8
     """
-    _launch("checkpoint", "checkpoint", overrides, as_json)
+    _launch("checkpoint", "checkpoint", overrides, as_json, quiet)
 
 
 @app.command(name="eval", **JOB)
-def evaluate(overrides: Overrides = None, as_json: Json = False) -> None:
+def evaluate(
+    overrides: ModelOrWords = None, weights: Weights = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
     """Evaluate on the test set: after sharing, or with phase=dense before it.
+
+    A word without `=` is a stored or exported model to evaluate instead of the experiment's own, on the
+    dataset that the overrides name. Its result is not stored: stdout has its path, with --json its metrics.
 
     \b
     pear eval dataset=digits prune.ratio=0.75
     pear eval phase=dense dataset=digits --json
+    pear eval digits.safetensors dataset=digits --json
     """
-    _launch("eval", "evaluate", overrides, as_json)
+    words, model = _without_model(overrides or [])
+    if model is None and weights is not None:
+        raise UsageError("--weights goes with a model to evaluate; an experiment has backbone.weights")
+    if model is None:
+        _launch("eval", "evaluate", words, as_json, quiet)
+    place = os.path.abspath(model) if os.path.exists(model) else model
+    file = _quoted(os.path.abspath(weights)) if weights else "null"
+    _launch(
+        "eval", "evaluate_model", [*words, f"+model={_quoted(place)}", f"+weights={file}"], as_json, quiet
+    )
 
 
 @app.command(**JOB)
-def run(overrides: Overrides = None, as_json: Json = False) -> None:
+def run(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Perform every stage in one job; what is there already is reused.
 
     \b
-    pear run experiment=demo
+    pear run experiment=pear prune.ratio=0.75
     pear run dataset=digits prune.ratio=0.5 share=similar
     pear run -m prune.ratio=0.25,0.5,0.75      stages 1 and 2 run once
     """
-    _launch("run", "run", overrides, as_json)
+    _launch("run", "run", overrides, as_json, quiet)
 
 
-def _launch(command: str, task: str, words: list[str] | None, as_json: bool) -> None:
+def _launch(command: str, task: str, words: list[str] | None, as_json: bool, quiet: bool) -> NoReturn:
     from pear_cli import hydra_app, jobs
 
-    raise typer.Exit(hydra_app.launch(command, getattr(jobs, task), words or [], as_json))
+    raise typer.Exit(hydra_app.launch(command, getattr(jobs, task), words or [], as_json, quiet))
+
+
+def _without_model(words: list[str]) -> tuple[list[str], str | None]:
+    """Part the one word that is a model from flags and overrides."""
+    flags, overrides = reorder(words)
+    plain = [word for word in overrides if "=" not in word]
+    models = [word for word in plain if MODEL.fullmatch(word) or os.path.exists(word)]
+    if len(models) > 1:
+        raise UsageError(f"{' and '.join(models)}: one model at a time")
+    rest = [word for word in overrides if word not in models]
+    return [*spelled(flags), *rest], models[0] if models else None
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it, whatever is in it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and r"\'"), text) + "'"

@@ -2,9 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from pear_cli.streams import until_closed
+
+SETTING = "runtime.store="
 
 
 def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
@@ -14,19 +19,40 @@ def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]
     return complete(ctx.params.get("overrides") or (), incomplete)
 
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE|GROUP=PRESET|FLAG",
-        help="What differs from the defaults, which `--cfg job` shows.",
+def _words(metavar: str) -> Any:
+    return typer.Argument(
+        metavar=metavar,
+        help="What differs from the defaults, which `pear run --cfg job` shows.",
         autocompletion=_complete,
         show_default=False,
-    ),
-]
+    )
+
+
+Overrides = Annotated[list[str] | None, _words("KEY=VALUE|GROUP=PRESET")]
+Words = Annotated[list[str] | None, _words("KEY=VALUE|GROUP=PRESET|FLAG")]
+ModelOrWords = Annotated[list[str] | None, _words("MODEL|KEY=VALUE|GROUP=PRESET|FLAG")]
+Model = Annotated[str, typer.Argument(help="An artifact, or a file that `pear export` wrote.")]
+Weights = Annotated[str | None, typer.Option(help="The frozen weights, if they are elsewhere.")]
 Json = Annotated[bool, typer.Option("--json", help="Print each job's whole result as one line of JSON.")]
 Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, or its first digits.")]
-Root = Annotated[Path, typer.Option("--store", help="Where the artifacts are; runtime.store of the config.")]
+Lines = Annotated[bool, typer.Option("--json", help="Print lines of JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors on stderr.")]
+Root = Annotated[
+    Path, typer.Option("--store", help="Where the artifacts are; runtime.store=DIR says the same.")
+]
 STORE = Path("outputs/store")
+
+
+class OfAStore(TyperCommand):
+    """A command on what is stored: it takes `runtime.store=DIR` as the others do, and `head` may end it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [f"--store={word.partition('=')[2]}" if word.startswith(SETTING) else word for word in args]
+        return list(super().parse_args(ctx, words))
+
+    def invoke(self, ctx: Any) -> Any:
+        with until_closed():
+            return super().invoke(ctx)
 
 
 def complain(command: str, message: object) -> None:

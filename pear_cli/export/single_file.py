@@ -6,6 +6,7 @@ and the logits that prove a faithful copy (`probe.logits`). Its header holds tex
 known; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the file.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pear_cli import tensorfile
 from pear_cli.canonical import canonical
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export.source import find
@@ -29,8 +31,6 @@ SCHEMA = 1
 TRAINED = ("adapter.", "head.", "backbone.")
 KNOWLEDGE = "knowledge."
 PROBE = "probe.logits"
-LARGEST_HEADER = 100_000_000
-"""Bytes; safetensors itself reads no longer ones."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class SingleFile:
             raise damaged(self.path, f"it lacks {PROBE}")
         return self.tensors[PROBE]
 
+    def to_json(self) -> dict[str, Any]:
+        """Where it comes from and what it describes."""
+        described = {"description": self.description, "origin": self.origin, "importance": self.importance}
+        return {"path": str(self.path), "sha256": self.texts["sha256"], **described}
+
     def _json(self, name: str) -> Any:
         try:
             return json.loads(self.texts[name])
@@ -133,7 +138,7 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
     tensors[PROBE] = artifact.tensors("probe")["logits"]
     texts = {
         "pear_schema": str(SCHEMA),
-        "description": canonical(artifact.json("model")),
+        "description": canonical(_portable(artifact.json("model"))),
         "origin": canonical(artifact.manifest),
     }
     importance = _importance(artifact)
@@ -141,6 +146,16 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
         texts["importance"] = canonical(importance)
     _write(out, _serialise(tensors, texts))
     return out
+
+
+def _portable(description: Any) -> dict[str, Any]:
+    """A description, checked, without the author's folders: a file of frozen weights keeps its name only."""
+    from pear_cli.model import Description
+
+    checked = Description.from_json(description)
+    weights = checked.backbone.weights and Path(checked.backbone.weights).name  # bundled ones are names
+    backbone = dataclasses.replace(checked.backbone, weights=weights)
+    return dataclasses.replace(checked, backbone=backbone).to_json()
 
 
 def _importance(artifact: Artifact) -> Any:
@@ -167,7 +182,10 @@ def read(path: Path) -> SingleFile:
         raise MissingArtifact(f"{path}: no such file") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    header, data = _split(path, content)
+    try:
+        header, data = tensorfile.split(content)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
     texts = header.get("__metadata__")
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise damaged(path, "it is a safetensors file, but not one that pear exported")
@@ -188,32 +206,13 @@ def damaged(path: Path, what: str) -> CorruptArtifact:
     return CorruptArtifact(f"{path}: {what}; export it again: pear export")
 
 
-def _split(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Header and tensor bytes of a safetensors file."""
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > min(len(content) - 8, LARGEST_HEADER):
-        raise damaged(path, "it is not a safetensors file")
-    try:
-        header = json.loads(content[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise damaged(path, "it is not a safetensors file") from None
-    if not isinstance(header, dict):
-        raise damaged(path, "it is not a safetensors file")
-    return header, memoryview(content)[8 + length :]
-
-
 def _serialise(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> bytes:
-    """The file's bytes; safetensors itself would write the texts in a random order."""
+    """The file's bytes, with the hash of all the rest among its texts."""
     from safetensors.torch import save
 
-    content = save(dict(tensors))
-    start = 8 + int.from_bytes(content[:8], "little")
-    header, data = json.loads(content[8:start]), memoryview(content)[start:]
-    header = {"__metadata__": dict(texts), **header}
-    header["__metadata__"]["sha256"] = _hash(header, data)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, data])
+    header, data = tensorfile.split(save(dict(tensors)))
+    sha256 = _hash({"__metadata__": dict(texts), **header}, data)
+    return tensorfile.join(header, data, {**texts, "sha256": sha256})
 
 
 def _hash(header: Mapping[str, Any], data: memoryview) -> str:

@@ -89,9 +89,16 @@ def listed(title: str, items: Sequence[str], width: int | None, indent: int) -> 
     ]
 
 
+class Results(Console):
+    """A console that leaves it to the command what to do when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def console(file: TextIO | None = None) -> Console:
     """A console for results, on stdout unless a file is given; without colour where it is no terminal."""
-    return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    return Results(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def width_of(target: Console) -> int | None:

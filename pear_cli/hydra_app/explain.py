@@ -1,0 +1,82 @@
+"""What of a config does not compose, and what was probably meant."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from pear_cli.config import config_dir
+from pear_cli.errors import ConfigError, near
+from pear_cli.jobs import describe
+
+UNKNOWN = (ConfigKeyError, ConfigAttributeError)
+
+
+def explain(error: Exception, overrides: Iterable[str]) -> str:
+    """Say in one or two lines what of a config does not compose, and what was probably meant."""
+    cause = error.__cause__
+    text = str(error).strip()
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return _no_preset(group, name, error.options)
+    if isinstance(error, OverrideParseException):
+        why = text.splitlines()[-2]
+        return f'"{error.override}" is not an override ({why}); write KEY=VALUE or GROUP=PRESET'
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, UNKNOWN):
+        return _no_setting(str(re.findall(r"'(.+)'", text.splitlines()[0])[0]), cause)
+    if text.startswith("Ambiguous value"):
+        override = text.splitlines()[0].split("'")[1].lstrip("+")
+        return f"{override} has several values; add -m to sweep over them"
+    if text.startswith("Config group override must be"):
+        return _group_with_value(overrides)
+    if isinstance(error, HydraException | OmegaConfBaseException | ConfigError):
+        lines = [line.strip().rstrip(".") for line in f"{text}\n{cause or ''}".splitlines()]
+        return "; ".join([line for line in lines if line][: 1 if isinstance(error, OSError) else 2])
+    return describe(error)
+
+
+def _no_preset(group: str, name: str, options: Iterable[str]) -> str:
+    many = {"dataset": "datasets", "backbone": "backbones", "method": "methods"}.get(group, "presets")
+    there = sorted(options)
+    return f'no {group} "{name}"{near(name, there) or ";"} {many}: {", ".join(there)}'
+
+
+def _no_setting(key: str, error: OmegaConfBaseException) -> str:
+    parent: Any = error.parent_node
+    while not (OmegaConf.is_dict(parent) and parent):
+        parent = parent._get_parent()
+    there = [str(name) for name in parent if name != "hydra"]
+    keys = [
+        known for known in _keys(parent._get_root()) if known.startswith("hydra.") == key.startswith("hydra.")
+    ]
+    same_name = [known for known in keys if known.endswith(f".{key}")]
+    meant = (
+        f"; did you mean {' or '.join(same_name)}?"
+        if same_name
+        else near(key, [known for known in keys if known != key])
+    )
+    return f'no setting "{key}"{meant or ";"} settings: {", ".join(there)}'
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items_ex(resolve=False):
+        if OmegaConf.is_dict(value) and value:
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _group_with_value(overrides: Iterable[str]) -> str:
+    for key, value in (word.partition("=")[::2] for word in overrides):
+        presets = sorted(path.stem for path in (config_dir() / key).glob("*.yaml"))
+        if "/" not in key and presets and value not in presets:
+            return f"{_no_preset(key, value, presets)}; to set one value write {key}.KEY={value}"
+    return "a group takes the name of a preset; to set one value write GROUP.KEY=VALUE"

@@ -1,0 +1,47 @@
+"""What a launch came to: results on stdout, errors and tables on stderr."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from pear_cli.jobs import Record
+from pear_cli.streams import until_closed
+
+
+def report(command: str, records: list[Record], as_json: bool, quiet: bool) -> None:
+    """Results to stdout, one line a job; errors to stderr, each with the overrides that only its job has."""
+    common = set.intersection(*(set(record["overrides"]) for record in records)) if records else set()
+    for record in records:
+        error = record.get("error")
+        if error is not None:
+            own = " ".join(word for word in record["overrides"] if word not in common)
+            job = f"job {record['job']} ({own}): " if own else ""
+            complain(command, job + error["message"], error.get("traceback", ""))
+            error.pop("traceback", None)
+        if as_json or error is None:
+            with until_closed():
+                print(json.dumps(record) if as_json else record["artifact"], flush=True)
+    evaluated = [Path(record["artifact"]) for record in records if record.get("stage") == "eval"]
+    if evaluated and not quiet:
+        _show(evaluated, share_map=command == "run" and len(records) == 1)
+
+
+def complain(command: str, message: str, trace: str = "") -> None:
+    """Print an error to stderr, after its traceback if PEAR_TRACEBACK=1."""
+    if trace and os.environ.get("PEAR_TRACEBACK") == "1":
+        print(trace, file=sys.stderr, end="")
+    print(f"pear {command}: {message}", file=sys.stderr, flush=True)
+
+
+def _show(evaluated: list[Path], share_map: bool) -> None:
+    """Who serves where in a single model, then what the evaluations came to, on stderr."""
+    from pear_cli.progress import console
+    from pear_cli.report import show, table
+    from pear_cli.store import Artifact, Store
+
+    store = Store(evaluated[0].parent.parent)
+    artifacts = [Artifact.at(path) for path in evaluated]
+    if share_map:
+        show.print_share_map(artifacts[0], store, console)
+    table.print_closing(table.closing_rows(artifacts, store), console)

@@ -1,0 +1,217 @@
+"""The commands that look after artifacts, and `pear eval` of a model that left its store."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from pear_cli.store import Store
+
+QUICK = ("dataset=digits", "runtime.threads=1", "-q")
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A store of its own with the finished experiment."""
+    shutil.copytree(finished.store.root, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def exported(pear, finished, tmp_path):
+    """An exported file in the folder where pear is started."""
+    store = f"--store={finished.store.root}"
+    assert pear("export", finished.made["eval"].key, "--out=digits.safetensors", store).code == 0
+    return tmp_path / "digits.safetensors"
+
+
+@pytest.fixture
+def closed_stdout(monkeypatch):
+    """A stdout that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        yield
+        monkeypatch.undo()
+
+
+def break_manifest(artifact):
+    (artifact.path / "manifest.json").write_text("{")
+
+
+def test_the_store_of_the_commands_is_the_store_of_the_config():
+    from omegaconf import OmegaConf
+
+    from pear_cli.cli.options import STORE
+    from pear_cli.config import config_dir
+
+    assert OmegaConf.load(config_dir() / "runtime" / "default.yaml").store == str(STORE)
+
+
+@pytest.mark.parametrize("spelling", ["--store={}", "--store {}", "runtime.store={}"])
+def test_the_store_is_named_as_an_option_or_as_a_setting(pear, finished, spelling):
+    store = spelling.format(finished.store.root).split()
+    key = finished.made["eval"].key
+    assert json.loads(pear("ls", "stage=eval", "--json", *store).out)["key"] == key
+    assert key in pear("show", *store, key[:8]).out
+    assert pear("gc", "--dry-run", *store).code == 0
+    assert pear("export", key, *store, "--out=x.safetensors").code == 0
+    assert "no artifact" in pear("rm", "ffffffff", *store).err
+    assert "no artifact" in pear("predict", "ffffffff", "x.png", *store).err
+
+
+def test_an_input_of_others_is_only_removed_with_them(pear, copy, finished):
+    key, store = finished.made["train"].key, f"--store={copy.root}"
+    kept = pear("rm", key, store)
+    assert kept.code == 1
+    assert "pear rm --recursive" in kept.err
+    assert len(pear("rm", key, store, "--recursive").out.splitlines()) == 6
+    assert pear("ls", store).out == "no artifacts\n"
+
+
+def test_damaged_manifests_are_listed_in_one_line_and_can_be_removed(pear, copy, finished):
+    store = f"runtime.store={copy.root}"
+    for step in ("score", "eval"):
+        break_manifest(copy.get(finished.made[step].stage, finished.made[step].key))
+    said = pear("ls", store, "--json")
+    names = [f"{finished.made[step].stage}/{finished.made[step].key}" for step in ("eval", "score")]
+    assert said.err == f"pear ls: damaged manifests (pear rm, or pear gc --verify): {', '.join(names)}\n"
+    assert len(said.out.splitlines()) == 4
+    key = finished.made["eval"].key
+    assert pear("rm", key[:10], store).out == f"{copy.path('eval', key)}\n"
+    assert not copy.path("eval", key).exists()
+
+
+def test_gc_verify_sets_damaged_artifacts_aside_unless_it_is_a_dry_run(pear, copy, finished):
+    damaged = copy.get("eval", finished.made["eval"].key).path
+    (damaged / "predictions.safetensors").write_bytes(b"x")
+    said = pear("gc", "--dry-run", "--verify", f"--store={copy.root}")
+    assert f"\t{damaged}\n" in said.out
+    assert damaged.exists()
+    assert "corrupt\t" in pear("gc", "--verify", f"runtime.store={copy.root}").out
+    assert not damaged.exists()
+
+
+def test_every_example_in_the_help_works(pear, copy, finished, tmp_path):
+    import typer
+
+    from pear_cli.cli import app
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
+    key, store = finished.made["adapt"].key, f"--store={copy.root}"
+    assert pear("export", key, store, "--out=digits.safetensors").code == 0
+    for name in ("sites", "ls", "show", "predict", "gc", "export"):
+        lines = typer.main.get_command(app).commands[name].help.splitlines()
+        examples = [line.partition("| ")[2] or line for line in lines if f"pear {name}" in line]
+        assert examples
+        for line in examples:
+            words = [key if w == "3f2a" else w for w in shlex.split(line)[1:]]
+            words = ["photos" if word == "-" else word for word in words]
+            out = ["--out=again.safetensors"] if name == "export" else []
+            said = pear(*words, *out, *([] if name == "sites" else [store]))
+            (tmp_path / "again.safetensors").unlink(missing_ok=True)
+            assert said.code == 0, (line, said.err)
+    assert pear("rm", finished.made["eval"].key, store).code == 0
+    assert pear("rm", key, "--recursive", store).code == 0
+
+
+def test_export_writes_one_file_and_prints_its_name(pear, finished, tmp_path):
+    words = (finished.made["eval"].key, "--out=x.safetensors", f"--store={finished.store.root}")
+    assert pear("export", *words, "--format", "safetensors").out == "x.safetensors\n"
+    assert (tmp_path / "x.safetensors").is_file()
+    assert pear("export", *words).code == 1
+
+
+def test_an_unknown_format_is_told_which_there_are(pear):
+    said = pear("export", "3f2a", "--format=safetensor", "--out=x.safetensors")
+    assert said.code == 2
+    assert said.err.endswith('no format "safetensor"; did you mean "safetensors"? formats: safetensors\n')
+
+
+def test_show_describes_an_exported_file_without_its_store(pear, finished, exported):
+    key = finished.made["adapt"].key
+    said = pear("show", exported.name)
+    assert said.out.startswith(f"exported train {key}\n")
+    described = json.loads(pear("show", exported.name, "--json").out)
+    assert described["origin"]["key"] == key
+    assert described["description"]["size"] == 16
+
+
+def test_eval_of_an_exported_file_gives_its_path_or_its_metrics(pear, finished, exported, quiet):
+    expected = finished.made["eval"].manifest["metrics"]["accuracy"]
+    said = pear("eval", exported.name, *QUICK)
+    assert (said.code, said.out, said.err) == (0, f"{exported}\n", "")
+    (record,) = map(json.loads, pear("eval", "-q", *QUICK[:2], str(exported), "--json").out.splitlines())
+    assert record["metrics"]["accuracy"] == expected
+    shown = pear("eval", exported.name, *QUICK[:2], *quiet).err
+    assert shown == f"accuracy {100 * expected:.2f}% on 797 images, test of digits\n"
+
+
+def test_eval_takes_an_artifact_and_a_sweep_of_datasets_too(pear, finished):
+    key, store = finished.made["adapt"].key, f"runtime.store={finished.store.root}"
+    said = pear("eval", key[:9], store, *QUICK)
+    assert (said.code, said.out) == (0, f"{key[:9]}\n")
+    said = pear("eval", "-m", key[:9], store, "dataset=digits,shapes_count", *QUICK[1:])
+    assert (said.code, said.out) == (1, f"{key[:9]}\n")
+    assert "other classes" in said.err
+
+
+def test_a_file_with_a_strange_name_is_evaluated_all_the_same(pear, exported, tmp_path):
+    strange = tmp_path / "it's a\\ {n,e}w\\'.safetensors"
+    exported.rename(strange)
+    assert pear("eval", strange.name, *QUICK).out == f"{strange}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nowhere.safetensors"], 1, "nowhere.safetensors: no such file"),
+        (["a.safetensors", "b.safetensors"], 2, "a.safetensors and b.safetensors: one model at a time"),
+        (["accuracy"], 2, '"accuracy" is not an override'),
+        (["--weights=x"], 2, "--weights goes with a model"),
+        (["--wieghts=x"], 2, "no flag --wieghts"),
+        (["abcdef0123"], 1, 'has no artifact "abcdef0123"'),
+    ],
+)
+def test_eval_tells_a_model_from_overrides_and_both_from_mistakes(pear, words, code, message):
+    said = pear("eval", *QUICK, *words)
+    assert (said.code, said.out) == (code, "")
+    assert message in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("closed_stdout")
+def test_a_reader_who_goes_away_ends_a_command_quietly(finished, tmp_path, capfd):
+    from pear_cli.cli import perform
+
+    store, key = f"--store={finished.store.root}", finished.made["eval"].key
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    for words in (["ls"], ["ls", "--json"], ["show", key], ["predict", key, str(tmp_path / "a.png")]):
+        assert perform([*words, store]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_head_ends_a_listing_without_a_traceback(finished):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "pear_cli", "ls", f"runtime.store={finished.store.root}"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mistake_of_ours_says_how_to_see_where(pear, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError("our own bug")
+
+    monkeypatch.setattr("pear_cli.store.Store.folders", fail)
+    said = pear("ls")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "pear ls: ZeroDivisionError: our own bug; PEAR_TRACEBACK=1 shows where\n"
