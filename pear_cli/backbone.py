@@ -78,8 +78,8 @@ def _pretrained_file(config: Backbone) -> Path:
     if _hub_answers():
         return Path(hf_hub_download(hub, WEIGHTS_FILE))
     raise ConfigError(
-        f"backbone.pretrained: the weights of {config.name} are not in the local cache, and the hub is out of "
-        f"reach.\nOn a machine with network run: hf download {hub} {WEIGHTS_FILE}\n"
+        f"backbone.pretrained: the weights of {config.name} are not in the local cache, and the hub is out "
+        f"of reach.\nOn a machine with network run: hf download {hub} {WEIGHTS_FILE}\n"
         "then copy the file here and set backbone.pretrained=false backbone.weights=<file>"
     )
 

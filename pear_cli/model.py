@@ -18,9 +18,6 @@ from pear_cli.engine import derive
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.nodes import Backbone, Knowledge, KnowledgeKind
 
-FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
-"""Starts of timm arguments that read files or fetch them; a description has no use for those."""
-
 PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
 
 
@@ -80,23 +77,16 @@ class Description:
                 else None,
                 timm=str(value["timm"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        except ConfigError as error:
+            raise CorruptArtifact(f"this is not the description of a model of pear: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
 
 
 def _check_harmless(description: Any) -> None:
-    """Refuse a description whose settings would do more than state numbers and names.
-
-    Raises:
-        CorruptArtifact: an interpolation such as `${oc.env:…}`, or a backbone argument that reads files.
-    """
+    """Refuse a description that holds an interpolation such as `${oc.env:…}`."""
     if any("${" in text for text in _texts(description)):
         raise CorruptArtifact("the description of the model holds an interpolation (${…}); it is refused")
-    backbone = description.get("backbone") if isinstance(description, Mapping) else None
-    arguments = backbone.get("args") if isinstance(backbone, Mapping) else None
-    for name in arguments if isinstance(arguments, Mapping) else ():
-        if str(name).startswith(FETCHING):
-            raise CorruptArtifact(f"the description of the model has backbone.args.{name}; it is refused")
 
 
 def _texts(value: Any) -> Iterator[str]:

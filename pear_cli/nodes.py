@@ -111,6 +111,10 @@ def require(condition: bool, key: str, value: object, rule: str) -> None:
         raise ConfigError(f"{key} = {value} is out of range: {rule}")
 
 
+FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
+"""Starts of timm arguments that read files or fetch them."""
+
+
 @dataclass(frozen=True)
 class Backbone:
     """The frozen network that adapters attach to.
@@ -139,6 +143,12 @@ class Backbone:
         require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
         if self.pretrained and self.weights:
             raise ConfigError("backbone.pretrained and backbone.weights are both set; keep one of them")
+        for name in self.args:
+            if name.startswith(FETCHING):
+                raise ConfigError(
+                    f"backbone.args.{name} is refused: frozen weights come from backbone.weights or "
+                    "backbone.pretrained alone, where their hash enters the key"
+                )
         for key, value in (("mean", self.mean), ("std", self.std)):
             require(
                 value is None or len(value) == 3, f"backbone.{key}", value, "three numbers, one a channel"

@@ -221,7 +221,7 @@ def test_a_description_of_a_stranger_is_refused_with_the_file_that_it_is_in(expo
     description = read(exported).description
     description["backbone"]["args"]["checkpoint_path"] = "/etc/passwd"
     forge(exported, {"description": json.dumps(description)})
-    with pytest.raises(CorruptArtifact, match=rf"{exported}: .*checkpoint_path; it is refused"):
+    with pytest.raises(CorruptArtifact, match=rf"{exported}: .*checkpoint_path is refused"):
         pear_cli.load(exported)
 
 

@@ -53,11 +53,13 @@ def test_a_batch_depends_on_its_seed_stream_and_index_alone(world):
 def test_pixels_are_in_range_and_every_label_has_its_images(world):
     batch = world.batch(300, 0, 0)
     assert batch.pixels.shape == (300, 3, 32, 32)
-    assert batch.pixels.min() >= 0 and batch.pixels.max() <= 1
+    assert batch.pixels.min() >= 0
+    assert batch.pixels.max() <= 1
     for head, classes in HEADS.items():
         label = batch.label(head)[batch.label(head) != ABSENT]
         assert len(label) > 10
-        assert label.min() >= 0 and label.max() < (2**classes if head == "cells" else classes)
+        assert label.min() >= 0
+        assert label.max() < (2**classes if head == "cells" else classes)
 
 
 def test_a_cell_is_named_for_each_object_and_none_for_an_empty_image(world):
@@ -116,7 +118,8 @@ def test_the_weights_load_into_timm_and_say_how_they_were_made(tmp_path, small):
     with safe_open(out, "pt") as file:
         assert file.metadata()["images"] == "64"
     results = json.loads(out.with_suffix(".json").read_text())
-    assert results["finished"] and results["heads"].keys() == HEADS.keys()
+    assert results["finished"]
+    assert results["heads"].keys() == HEADS.keys()
 
 
 def test_a_state_of_another_seed_is_refused(tmp_path, small):
