@@ -12,6 +12,14 @@ settings.register_profile("pear", deadline=None, derandomize=True)
 settings.load_profile("pear")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Hashes and generated images of tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEAR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 class Finished(NamedTuple):
     """The artifacts of a whole run by step, the experiment, and the store that holds them."""
 
