@@ -28,8 +28,10 @@ def explain(error: Exception, overrides: Iterable[str]) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return _no_preset(group, name, error.options)
     if isinstance(error, OverrideParseException):
-        why = text.splitlines()[-2]
-        return f'"{error.override}" is not an override ({why}); write KEY=VALUE or GROUP=PRESET'
+        return (
+            f'"{error.override}" is not an override; write KEY=VALUE or GROUP=PRESET. A value with spaces, '
+            "~ or other letters needs quotes of its own: \"KEY='VALUE'\""
+        )
     if isinstance(error, ConfigCompositionException) and isinstance(cause, UNKNOWN):
         return _no_setting(str(re.findall(r"'(.+)'", text.splitlines()[0])[0]), cause)
     if text.startswith("Ambiguous value"):

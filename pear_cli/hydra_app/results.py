@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from pear_cli.errors import PearError
 from pear_cli.jobs import Record
 from pear_cli.streams import until_closed
 
@@ -24,7 +25,10 @@ def report(command: str, records: list[Record], as_json: bool, quiet: bool) -> N
                 print(json.dumps(record) if as_json else record["artifact"], flush=True)
     evaluated = [Path(record["artifact"]) for record in records if record.get("stage") == "eval"]
     if evaluated and not quiet:
-        _show(evaluated, share_map=command == "run" and len(records) == 1)
+        try:
+            _show(evaluated, share_map=command == "run" and len(records) == 1)
+        except PearError as error:  # the results stand, whatever becomes of their table
+            complain(command, f"no table: {error}")
 
 
 def complain(command: str, message: str, trace: str = "") -> None:

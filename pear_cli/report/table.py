@@ -58,6 +58,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         _setting("prune", "prune.ratio", listed),
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
+        *_varying(listed, shown=("share.rule", "knowledge.kind")),
         Column("accuracy %", [_accuracy(group) for group in listed]),
         Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
         Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=5),
@@ -65,6 +66,26 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         _setting("select", "select", listed, rank=0 if oracle else 7),
         Column("created (UTC)", [_created(group) for group in listed], rank=8),
     ]
+
+
+VARYING = (
+    *("dataset.task", "backbone.name", "method.rank", "optim.lr", "optim.epochs", "optim.schedule"),
+    *("score.criterion", "share.rule", "knowledge.kind"),
+)
+"""Settings that have a column of their own where rows differ in them."""
+
+
+def _varying(listed: Sequence[Group], shown: Sequence[str] = ()) -> list[Column]:
+    """A column for each setting in which the rows that have it differ, unless it is shown anyway.
+
+    Whether there is sharing or knowledge at all is in the row's label.
+    """
+    columns = []
+    for key in VARYING:
+        known = {str(value) for group in listed if (value := group.first.value(key)) is not None}
+        if len(known - {"none"}) > 1 and key not in shown:
+            columns.append(_setting(key.split(".")[-1], key, listed, rank=1))
+    return columns
 
 
 def closing_columns(listed: Sequence[Group]) -> list[Column]:
@@ -77,6 +98,7 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
         *([_setting("method", "method", listed)] if methods else []),
         Column("model", [group.first.lineage.label for group in listed]),
         _setting("pruned", "prune.ratio", listed),
+        *_varying(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
         Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
         Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
