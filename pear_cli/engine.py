@@ -152,7 +152,7 @@ class Trainer:
         return updates_per_epoch(len(self.train), self.optim)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; return its mean loss, accuracy and last learning rate.
+        """Train one epoch; return its mean loss and accuracy, and the last learning rate.
 
         Raises:
             TrainingError: a loss that is not finite; parameters are left as the last good update made them.
@@ -185,7 +185,7 @@ class Trainer:
                 hits += (logits.argmax(-1) == y).sum()
             self._step()
         seen = len(order)
-        return {"loss": loss_sum.item() / seen, "accuracy": hits.item() / seen, "lr": lr}
+        return {"train_loss": loss_sum.item() / seen, "train_accuracy": hits.item() / seen, "lr": lr}
 
     def _step(self) -> None:
         """One update of the trained parameters from their gradients."""

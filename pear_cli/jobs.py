@@ -146,7 +146,8 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     """Carry out a command and leave its result file.
 
     Returns:
-        The accuracy of an evaluation, which a sweeper may optimise; None where there is none. Nan for a
+        The accuracy on val200 of a training, or that of an evaluation, which a sweeper may optimise;
+        None where there is none. Nan for a
         failed job of a sweep, which goes on: the result file tells of the failure.
 
     Raises:
@@ -174,7 +175,8 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
         finally:
             if len(record) > 3:  # an interrupted job has no result
                 _write(folder / RESULT, record)
-    accuracy = record["metrics"].get("accuracy")
+    metrics = record["metrics"]
+    accuracy = metrics.get("val200_accuracy", metrics.get("accuracy"))
     return None if accuracy is None else float(accuracy)
 
 

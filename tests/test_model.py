@@ -56,8 +56,8 @@ def test_tensors_of_another_model_are_refused(finished):
     stored = adapt.tensors("adapters")
     with pytest.raises(CorruptArtifact, match="not those of this model"):
         models.rebuild(description, dict(list(stored.items())[1:]), adapt.tensors("knowledge"))
-    name = next(iter(stored))
-    with pytest.raises(CorruptArtifact, match=name):
+    name = "head.weight"
+    with pytest.raises(CorruptArtifact, match=r"head\.weight is \(1, 1\)"):
         models.rebuild(description, stored | {name: stored[name][:1, :1]}, adapt.tensors("knowledge"))
 
 

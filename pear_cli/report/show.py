@@ -25,8 +25,10 @@ HASH = re.compile(r"[0-9a-f]{40,}")
 INDENT = 13  # of what a section says
 
 SPELLED: Mapping[str, Callable[[Any], str]] = {
-    "accuracy": lambda x: spelling.percent([x]) + " %",
-    "mean_per_class_accuracy": lambda x: spelling.percent([x]) + " %",
+    **dict.fromkeys(
+        ("accuracy", "mean_per_class_accuracy", "train_accuracy", "val200_accuracy", "test_accuracy"),
+        lambda x: spelling.percent([x]) + " %",
+    ),
     "stored_bytes": spelling.size,
     "peak_memory_bytes": spelling.size,
 }

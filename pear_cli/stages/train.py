@@ -123,12 +123,10 @@ def _held_out(select: Select) -> str:
 
 
 def _note(record: Mapping[str, float]) -> str:
-    chosen = [
-        f"{name.partition('_')[0]} {value:.3f}"
-        for name, value in record.items()
-        if name.endswith("_accuracy")
+    accuracies = [
+        f"{n.partition('_')[0]} {value:.3f}" for n, value in record.items() if n.endswith("_accuracy")
     ]
-    return " ".join([f"loss {record['loss']:.3f}", f"accuracy {record['accuracy']:.3f}", *chosen])
+    return " ".join([f"loss {record['train_loss']:.3f} accuracy", *accuracies])
 
 
 @dataclass

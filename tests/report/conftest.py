@@ -70,9 +70,11 @@ class Faker:
                 "optim": {"epochs": 4, **OPTIM},
                 **common,
             },
-            metrics={"epochs": 4, "selected_epoch": 4, "accuracy": 0.99},
+            metrics={"epochs": 4, "selected_epoch": 4, "train_accuracy": 0.99},
             accounting=COSTS,
-            files={"history": [{"loss": 1 / e, "accuracy": 0.9, "lr": 0.01} for e in range(1, 31)]},
+            files={
+                "history": [{"train_loss": 1 / e, "train_accuracy": 0.9, "lr": 0.01} for e in range(1, 31)]
+            },
             weights=weights,
         )
         test = {"phase": "dense", "test_split": "test", "precision": "float32"}
