@@ -190,12 +190,21 @@ def rebuild(
     adapted = adaptation(model)
     if adapted.owners().keys() != description.owners.keys():
         raise CorruptArtifact("the share map names other sites than this backbone has")
+    _check_owners(adapted, description.owners)
     adapted.share(description.owners)
     if description.knowledge is not None and description.knowledge.kind is not KnowledgeKind.none:
         adapters = knowledges.decode(kept, method, adapted.sites)
         adapted.keep(adapters, description.knowledge.beta, description.knowledge.learn_beta)
     load_tensors(model, stored)
     return model.eval()
+
+
+def _check_owners(adapted: Adaptation, owners: Mapping[str, str | None]) -> None:
+    """Raise CorruptArtifact unless owner(owner(s)) = owner(s), within compatibility groups."""
+    groups = {site.name: site.group for site in adapted.sites}
+    for site, owner in owners.items():
+        if owner is not None and (owners.get(owner) != owner or groups[owner] != groups[site]):
+            raise CorruptArtifact(f"the share map lets {owner} serve at {site}, which it cannot")
 
 
 def input_size(model: nn.Module) -> int:
@@ -225,7 +234,13 @@ def check_probe(model: nn.Module, description: Description, stored: Tensor) -> N
     error = (now - stored).abs().max().item()
     if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
         here = importlib.metadata.version("timm")
+        if here == description.timm:
+            remedy = "the files are not those that were stored; make it again"
+        else:
+            remedy = (
+                f"it was made with timm {description.timm}, this is timm {here}; "
+                f"install timm=={description.timm}, or train again"
+            )
         raise CorruptArtifact(
-            f"the model gives other logits than when it was stored (off by {error:.2g}): it was made with "
-            f"timm {description.timm}, this is timm {here}; install timm=={description.timm}, or train again"
+            f"the model gives other logits than when it was stored (off by {error:.2g}): {remedy}"
         )

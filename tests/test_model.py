@@ -75,3 +75,15 @@ def test_the_probe_does_not_depend_on_the_random_state(finished):
     one = models.probe(model, description.size)
     torch.manual_seed(5)
     assert torch.equal(one, models.probe(model, description.size))
+
+
+@pytest.mark.parametrize("owner", ["blocks.0.attn.v", "blocks.9.attn.q"])
+def test_a_share_map_across_slots_or_to_nobody_is_refused(finished, owner):
+    adapt = finished.made["adapt"]
+    value = described(finished)
+    value["owners"] = dict.fromkeys(value["owners"]) | {
+        "blocks.0.attn.v": "blocks.0.attn.v",
+        "blocks.1.attn.q": owner,
+    }
+    with pytest.raises(CorruptArtifact, match=rf"lets {owner} serve at blocks\.1\.attn\.q"):
+        models.rebuild(models.Description.from_json(value), adapt.tensors("adapters"), {})
