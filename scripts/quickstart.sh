@@ -9,6 +9,6 @@ echo "The bundled backbone on real handwriting (mnist5k) and on generated pictur
 echo "LoRA with 24 adapters; three quarters are pruned, except in the dense row." >&2
 mkdir -p outputs
 .venv/bin/pear run -m dataset=mnist5k,shapes_orientation experiment=dense,prune_only,prune_share,pear \
-    prune.ratio=0.75 optim.epochs=6 "${overrides[@]}" >outputs/quickstart.txt
+    optim.epochs=6 "${overrides[@]}" >outputs/quickstart.txt
 echo "One seed each: a demonstration, not a comparison; several seeds: pear run -m seed=0,1,2 ..." >&2
 echo "The share map of the last one: .venv/bin/pear show $(tail -n 1 outputs/quickstart.txt)" >&2
