@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pear_cli.choices import Precision, SharedGrad
 from pear_cli.data.base import Images, Normalization
 from pear_cli.errors import ConfigError, TrainingError
-from pear_cli.nodes import Optim, Precision, Runtime, SharedGrad
+from pear_cli.nodes import Optim, Runtime
 
 
 @dataclass(frozen=True)

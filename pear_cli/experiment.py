@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pear_cli import backbone as backbones
-from pear_cli import nodes
+from pear_cli import choices, nodes
 from pear_cli.adapters.method import Method
+from pear_cli.choices import KnowledgeKind, Phase, Select, ShareRule
 from pear_cli.config import node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
-from pear_cli.nodes import KnowledgeKind, Phase, Select, ShareRule
 from pear_cli.store import make_key
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Experiment:
         if self.prune.ratio == 0:
             changes["share"] = nodes.Share(ShareRule.none)
             changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
-        if not self.method.has_units and self.optim.schedule is nodes.Schedule.per_phase:
+        if not self.method.has_units and self.optim.schedule is choices.Schedule.per_phase:
             epochs = self.optim.epochs + self.optim.adapt_epochs
             changes["optim"] = dataclasses.replace(self.optim, epochs=epochs, adapt_epochs=0)
         result = dataclasses.replace(self, **changes)
@@ -167,7 +167,7 @@ class Experiment:
         }
         add("train", "train", dense, (), train_data)
         if self.method.has_units:
-            seed = {"seed": self.seed} if self.score.criterion is nodes.Criterion.random else {}
+            seed = {"seed": self.seed} if self.score.criterion is choices.Criterion.random else {}
             calibration = {self.dataset.train_split: train_data[self.dataset.train_split]}
             add(
                 "score",
@@ -215,7 +215,7 @@ class Experiment:
         return {split: self.dataset.fingerprint(split) for split in splits}
 
     def _optim_part(self, phase: Phase) -> dict[str, Any]:
-        continued = self.optim.schedule is nodes.Schedule.continued and self.method.has_units
+        continued = self.optim.schedule is choices.Schedule.continued and self.method.has_units
         unused = {"optimizer_state", "shared_grad"} if phase is Phase.dense else set()
         if continued:
             unused |= {"adapt_epochs"}

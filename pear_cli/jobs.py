@@ -41,7 +41,7 @@ class JobFailed(CompactHydraException):
 
 def train(cfg: DictConfig) -> float | None:
     """Train the adapters: dense, or with phase=shared after sharing."""
-    from pear_cli.nodes import Phase
+    from pear_cli.choices import Phase
 
     return _job("train", cfg, _step_of(lambda e: "adapt" if e.phase is Phase.shared else "train"))
 

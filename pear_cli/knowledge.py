@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import Method
+from pear_cli.choices import KnowledgeKind, ShareRule
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.nodes import Knowledge, KnowledgeKind, ShareRule
+from pear_cli.nodes import Knowledge
 from pear_cli.scoring.importance import Importance
 from pear_cli.sharing.share_map import ShareMap
 from pear_cli.sites import Site

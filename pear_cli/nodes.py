@@ -1,108 +1,23 @@
-"""The settings of an experiment: frozen dataclasses, each validated once, and the enums in them.
-
-The members of an enum are named as their values: that is how a config spells them.
-"""
+"""The settings of an experiment: frozen dataclasses, each validated once."""
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
+from pear_cli.choices import (
+    Criterion,
+    KnowledgeKind,
+    OptimizerState,
+    Precision,
+    PruneBy,
+    Reduction,
+    Schedule,
+    Scope,
+    ScoreOf,
+    SharedGrad,
+    ShareRule,
+    Unit,
+)
 from pear_cli.errors import ConfigError
-
-
-class Select(Enum):
-    """Which epoch's weights a training stage keeps."""
-
-    last = "last"
-    val = "val"
-    test_oracle = "test_oracle"
-
-
-class Phase(Enum):
-    dense = "dense"
-    shared = "shared"
-
-
-class Unit(Enum):
-    """What is scored and pruned as one."""
-
-    adapter = "adapter"
-
-
-class Criterion(Enum):
-    taylor = "taylor"
-    gradient = "gradient"
-    magnitude = "magnitude"
-    fisher = "fisher"
-    activation = "activation"
-    ablation = "ablation"
-    random = "random"
-
-
-class Reduction(Enum):
-    """How the Taylor terms of the calibration batches become one number."""
-
-    mean_abs = "mean_abs"
-    abs_of_sum = "abs_of_sum"
-    sum_abs = "sum_abs"
-    squared = "squared"
-
-
-class ScoreOf(Enum):
-    """Over which parameters the Taylor term g·w is taken."""
-
-    gate = "gate"
-    up = "up"
-    all = "all"
-
-
-class PruneBy(Enum):
-    count = "count"
-    parameters = "parameters"
-
-
-Scope = Enum("Scope", {"global": "global", "slot": "slot", "block": "block"})
-"""Within what the units compete; `Scope["global"]`, since `global` is a keyword."""
-
-
-class ShareRule(Enum):
-    none = "none"
-    top = "top"
-    ranked = "ranked"
-    nearest = "nearest"
-    similar = "similar"
-
-
-class KnowledgeKind(Enum):
-    none = "none"
-    frozen = "frozen"
-    lowrank = "lowrank"
-    int8 = "int8"
-    absorb = "absorb"
-
-
-class Schedule(Enum):
-    per_phase = "per_phase"
-    continued = "continued"
-
-
-class OptimizerState(Enum):
-    keep = "keep"
-    reset = "reset"
-
-
-class SharedGrad(Enum):
-    """What a shared adapter receives from the sites that it serves."""
-
-    sum = "sum"
-    mean = "mean"
-
-
-class Precision(Enum):
-    auto = "auto"
-    float32 = "float32"
-    bf16 = "bf16"
-    float16 = "float16"
 
 
 def require(condition: bool, key: str, value: object, rule: str) -> None:

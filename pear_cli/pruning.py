@@ -4,8 +4,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from pear_cli.choices import PruneBy, Scope
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Prune, PruneBy, Scope
+from pear_cli.nodes import Prune
 from pear_cli.scoring.importance import Importance, ScoredUnit
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from pear_cli import engine
+from pear_cli.choices import OptimizerState, Precision, Schedule, SharedGrad
 from pear_cli.data.base import Images, Normalization
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Optim, OptimizerState, Precision, Runtime, Schedule, SharedGrad
+from pear_cli.nodes import Optim, Runtime
 
 OPTIM = Optim(
     epochs=4,

@@ -13,9 +13,10 @@ from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.base import Adapter
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
+from pear_cli.choices import KnowledgeKind, ShareRule
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.knowledge import check, decode, encode, preserve, quantise, truncate
-from pear_cli.nodes import Knowledge, KnowledgeKind, ShareRule
+from pear_cli.nodes import Knowledge
 from pear_cli.scoring.importance import Importance, ScoredUnit
 from pear_cli.sharing.share_map import ShareMap
 

@@ -27,6 +27,7 @@ LEAVES = {
     "",
     "artifact",
     "canonical",
+    "choices",
     "config",
     "draft",
     "environment",

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pear_cli.choices import PruneBy, Scope
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Prune, PruneBy, Scope
+from pear_cli.nodes import Prune
 from pear_cli.pruning import choose
 from pear_cli.scoring.importance import Importance, ScoredUnit
 

@@ -167,7 +167,8 @@ def predict(
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli import predict as prediction
-    from pear_cli.nodes import Precision, Runtime
+    from pear_cli.choices import Precision
+    from pear_cli.nodes import Runtime
 
     runtime = Runtime(device, Precision.float32, None, 0, str(store))
     place = _store(store)

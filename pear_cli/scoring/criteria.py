@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pear_cli.adapters.base import Position
+from pear_cli.choices import Criterion, Reduction, ScoreOf
 from pear_cli.engine import derive
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Criterion, Reduction, ScoreOf
 from pear_cli.scoring.probe import Probe, UnitAtWork
 
 

@@ -7,8 +7,8 @@ shares the more important ones; which goes where is not stated, so every rule is
 
 from collections.abc import Callable
 
+from pear_cli.choices import ShareRule
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import ShareRule
 from pear_cli.pruning import Pruned
 from pear_cli.scoring.importance import Importance, ScoredUnit
 from pear_cli.sharing.share_map import ShareMap

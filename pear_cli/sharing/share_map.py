@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pear_cli.choices import ShareRule
 from pear_cli.errors import CorruptArtifact
-from pear_cli.nodes import ShareRule
 from pear_cli.scoring.importance import Group
 
 

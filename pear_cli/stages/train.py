@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from pear_cli import accounting, engine, progress
 from pear_cli import model as models
+from pear_cli.choices import OptimizerState, Phase, Schedule, Select
 from pear_cli.engine import Trainer
 from pear_cli.errors import StoreError
-from pear_cli.nodes import OptimizerState, Phase, Schedule, Select
 from pear_cli.stages.base import OPTIMIZER, Job, Result, kept_knowledge, load_model
 
 

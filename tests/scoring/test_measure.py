@@ -14,9 +14,10 @@ from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
+from pear_cli.choices import Criterion, Reduction, ScoreOf, Unit
 from pear_cli.engine import Device
 from pear_cli.errors import ConfigError, DataError, TrainingError
-from pear_cli.nodes import Criterion, Reduction, Score, ScoreOf, Unit
+from pear_cli.nodes import Score
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.measure import measure
 

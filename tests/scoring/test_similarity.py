@@ -7,9 +7,10 @@ from torch import nn
 
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.lora import LoRA
+from pear_cli.choices import Criterion, Reduction, ScoreOf, Unit
 from pear_cli.data.base import Images
 from pear_cli.engine import Batches, Device
-from pear_cli.nodes import Criterion, Reduction, Score, ScoreOf, Unit
+from pear_cli.nodes import Score
 from pear_cli.scoring.measure import calibration, measure
 from pear_cli.scoring.similarity import linear_cka
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pear_cli.choices import PruneBy, Scope, ShareRule
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.nodes import Prune, PruneBy, Scope, ShareRule
+from pear_cli.nodes import Prune
 from pear_cli.pruning import Pruned, choose
 from pear_cli.scoring.importance import Importance, ScoredUnit
 from pear_cli.sharing.rules import assign_owners
