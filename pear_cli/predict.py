@@ -160,7 +160,7 @@ def _decode(path: str, size: int) -> Pixels:
     place = Path(path)
     if place.exists() and not place.is_file():
         raise DataError(f"image {path} is not a plain file")
-    return pictures.read(place, size)
+    return pictures.resize(pictures.read(place), size)
 
 
 def _expand(files: Sequence[str], stdin: TextIO) -> Iterator[str | DataError]:

@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pear_cli.errors import ConfigError, near
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -60,6 +66,53 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Records(ABC):
+    """The images of a split as they lie, in a fixed order, each decoded when it is asked for.
+
+    It can be sent to another process, and its images can be asked for in any order and by many threads.
+
+    Args:
+        labels: N, int64.
+    """
+
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """How messages call an image: its path, or its number in the source."""
+
+    @abstractmethod
+    def image(self, index: int) -> "Image.Image":
+        """Decode an image: upright RGB at its own size.
+
+        Raises:
+            DataError: naming the image, when it is missing or cannot be decoded.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Records):
+    """Images that are in memory already.
+
+    Args:
+        pixels: N, H, W or N, H, W, 3, uint8.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def image(self, index: int) -> "Image.Image":
+        from PIL import Image
+
+        return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -113,8 +166,18 @@ class Dataset(ABC):
         """
         assert split in SPLITS, split
         assert size >= 1, size
-        pixels, labels = self._read(split, size)
-        return Images(pixels, labels, self.classes())
+        from pear_cli.data.pictures import resize
+
+        records = self.records(split)
+        pixels = np.empty((len(records), size, size, 3), dtype=np.uint8)
+
+        def fill(index: int) -> None:
+            pixels[index] = resize(records.image(index), size)
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(fill, range(len(records))):
+                pass
+        return Images(pixels, records.labels, self.classes())
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
@@ -125,8 +188,12 @@ class Dataset(ABC):
         """SHA-256, in hex, of what determines the images, labels and order of a split at any size."""
 
     @abstractmethod
-    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
-        """The pixels (N, size, size, 3) and labels (N) of a split."""
+    def records(self, split: str) -> Records:
+        """The images of a split, not decoded yet, in the order that the fingerprint fixes.
+
+        Raises:
+            DataError: files that are missing or altered; the message names them.
+        """
 
 
 def divide(labels: Labels, split: str, seed: int) -> NDArray[np.int64]:

@@ -7,8 +7,7 @@ from importlib import resources
 
 import numpy as np
 
-from pear_cli.data.base import Dataset, Labels, Pixels, digest, divide, draw
-from pear_cli.data.pictures import resize_all
+from pear_cli.data.base import Dataset, Drawn, digest, divide, draw
 from pear_cli.errors import ConfigError, DataError, near
 
 TRAIN_IMAGES = 1000
@@ -62,7 +61,7 @@ class Bundled(Dataset):
             split_seed=self.split_seed,
         )
 
-    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
+    def records(self, split: str) -> Drawn:
         content = self._bytes()
         if hashlib.sha256(content).hexdigest() != FILES[self.name].sha256:
             raise DataError(f"the packaged {self.name}.npz is not the one of this release; reinstall pear")
@@ -71,7 +70,7 @@ class Bundled(Dataset):
         train, test = draw(labels, TRAIN_IMAGES, TRAIN_SEED)
         chosen = test if split == "test" else train[divide(labels[train], split, self.split_seed)]
         levels = pixels[chosen].astype(np.int64) * FILES[self.name].gain
-        return resize_all(levels.clip(0, 255).astype(np.uint8), size), labels[chosen]
+        return Drawn(levels.clip(0, 255).astype(np.uint8), labels[chosen])
 
     def _bytes(self) -> bytes:
         try:

@@ -2,14 +2,14 @@
 
 import os
 from abc import abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Labels, Pixels, digest, divide
+from pear_cli.data.base import Dataset, Records, digest, divide
 from pear_cli.data.pictures import SUFFIXES, read
 from pear_cli.errors import ConfigError, DataError, near
 
@@ -71,17 +71,22 @@ class FileDataset(Dataset):
     def listing(self, split: str) -> Listing:
         """The files of a split with their labels, sorted."""
 
-    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
-        folder, listing = self.folder(), self.listing(split)
-        pixels = np.empty((len(listing), size, size, 3), dtype=np.uint8)
+    def records(self, split: str) -> "Files":
+        return Files(self.folder(), self.listing(split))
 
-        def fill(index: int) -> None:
-            pixels[index] = read(folder / listing[index][0], size)
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(fill, range(len(listing))):
-                pass
-        return pixels, np.array([label for _, label in listing], dtype=np.int64)
+class Files(Records):
+    """Images in files below a folder."""
+
+    def __init__(self, folder: Path, listing: Listing) -> None:
+        self.folder, self.names = folder, [name for name, _ in listing]
+        self.labels = np.array([label for _, label in listing], dtype=np.int64)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def image(self, index: int) -> Image.Image:
+        return read(self.folder / self.names[index])
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from pear_cli.errors import DataError
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def read(path: Path, size: int) -> Pixels:
-    """Decode a file to size, size, 3.
+def read(path: Path) -> Image.Image:
+    """Decode a file to upright RGB at its own size.
 
     Raises:
         DataError: naming the file, when it is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            return resize(to_rgb(image), size)
+            return to_rgb(image)
     except FileNotFoundError:
         raise DataError(f"image {path} is missing") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
@@ -47,14 +47,6 @@ def resize(image: Image.Image, size: int) -> Pixels:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def resize_all(pixels: Pixels, size: int) -> Pixels:
-    """Resize N, H, W or N, H, W, 3 to N, size, size, 3."""
-    out = np.empty((len(pixels), size, size, 3), dtype=np.uint8)
-    for index, picture in enumerate(pixels):
-        out[index] = resize(Image.fromarray(picture), size)
-    return out
 
 
 def _above_8_bits(image: Image.Image) -> bool:

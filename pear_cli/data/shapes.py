@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Labels, Pixels, digest, divide
-from pear_cli.data.pictures import resize_all
+from pear_cli.data.base import Dataset, Drawn, Labels, Pixels, digest, divide
 from pear_cli.errors import ConfigError, near
 
 VERSION = 1  # raise it with any change to the pictures
@@ -192,14 +191,14 @@ class Shapes(Dataset):
             split_seed=self.split_seed,
         )
 
-    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
+    def records(self, split: str) -> Drawn:
         part, images = ("test", TEST_IMAGES) if split == "test" else ("train", TRAIN_IMAGES)
         key = f"{self.name} {VERSION} {part} {images}"
         pixels, labels = cache.arrays(key, lambda: generate(self.name, part, images))
         if split != "test":
             chosen = divide(labels, split, self.split_seed)
             pixels, labels = pixels[chosen], labels[chosen]
-        return resize_all(pixels, size), labels
+        return Drawn(pixels, labels)
 
 
 def generate(name: str, part: str, images: int) -> tuple[Pixels, Labels]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Labels, Pixels, digest, divide, draw
-from pear_cli.data.pictures import resize, to_rgb
+from pear_cli.data.base import Dataset, Labels, Records, digest, divide, draw
+from pear_cli.data.pictures import to_rgb
 from pear_cli.errors import ConfigError, DataError, near
 
 ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
@@ -89,7 +90,7 @@ class Torchvision(Dataset):
             if path.is_file() and path.suffix not in ARCHIVES and not path.name.startswith(".")
         )
 
-    def _read(self, split: str, size: int) -> tuple[Pixels, Labels]:
+    def records(self, split: str) -> "Source":
         source = self._source("test" if split == "test" else "train")
         labels = _labels(source)
         chosen = np.arange(len(labels), dtype=np.int64)
@@ -97,12 +98,7 @@ class Torchvision(Dataset):
             if self.train_images is not None:
                 chosen, _ = draw(labels, min(self.train_images, len(labels)), self.split_seed)
             chosen = chosen[divide(labels[chosen], split, self.split_seed)]
-        pixels = np.empty((len(chosen), size, size, 3), dtype=np.uint8)
-        for row, index in enumerate(chosen):
-            image = source[int(index)][0]
-            assert isinstance(image, Image.Image), type(image)
-            pixels[row] = resize(to_rgb(image), size)
-        return pixels, labels[chosen]
+        return Source(source, chosen, labels[chosen])
 
     def _source(self, part: str) -> Any:
         """torchvision's object for `train` or `test`, downloaded where needed and allowed."""
@@ -132,6 +128,23 @@ class Torchvision(Dataset):
             f"{self.dataset} is not complete in {self._folder().absolute()} ({reason})\n"
             f"expected there: {expected}; {remedy}, put it there, or point dataset.root to where it is"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Records):
+    """Some of the images of torchvision's object, by their indices there."""
+
+    source: Any
+    chosen: NDArray[np.int64]
+    labels: Labels
+
+    def name(self, index: int) -> str:
+        return f"image {self.chosen[index]} of {type(self.source).__name__}"
+
+    def image(self, index: int) -> Image.Image:
+        image = self.source[int(self.chosen[index])][0]
+        assert isinstance(image, Image.Image), type(image)
+        return to_rgb(image)
 
 
 def _class(name: str) -> Any:
