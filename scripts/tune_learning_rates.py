@@ -6,21 +6,22 @@ Prints the accuracy on val200 after the last epoch, for each method and rate, av
 """
 
 import argparse
-import json
 import os
 import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmark_methods import METHODS, TASKS, pear
+from methods_table import METHODS, TASKS, pear
 
 WORDS = METHODS | {
+    "LoRA": ("method=lora",),
+    "AdaptFormer": ("method=adaptformer",),
     "NEAT": ("method=neat",),
     "Lily": ("method=lily",),
     "Houlsby": ("method=houlsby",),
     "Pfeiffer": ("method=pfeiffer",),
-    "BitFit": ("method=bitfit",),
     "SPLoRA": ("method=splora",),
+    "SPPaRA": METHODS["SPPaRA, proj"],
+    "SPLoPA": METHODS["SPLoPA, 5 prototypes"],
 }
 RATES = {
     "from scratch": (5e-4, 1e-3, 2e-3),
@@ -31,9 +32,11 @@ RATES = {
     "NEAT": (1e-3, 3e-3, 1e-2),
     "Lily": (1e-3, 3e-3, 1e-2),
     "Houlsby": (1e-3, 3e-3, 1e-2),
-    "Pfeiffer": (1e-3, 3e-3, 1e-2),
-    "BitFit": (2e-3, 5e-3, 1e-2),
+    "Pfeiffer": (5e-4, 1e-3, 3e-3, 1e-2),
+    "BitFit": (2e-3, 5e-3, 1e-2, 2e-2),
     "SPLoRA": (5e-4, 2e-3, 5e-3),
+    "SPPaRA": (3e-4, 1e-3, 3e-3),
+    "SPLoPA": (1e-3, 3e-3, 1e-2, 3e-2),
 }
 
 
@@ -65,8 +68,7 @@ def accuracy(method: str, rate: float, task: str, epochs: int) -> float:
     overrides += ["dataset.train_split=train800", "dataset.test_split=val200"]
     overrides += ["optim.adapt_epochs=0", "runtime.threads=1"]
     pear("train", *overrides)
-    print(f"{method}, {rate:g}, {task}", file=sys.stderr)
-    return float(json.loads(pear("eval", "phase=dense", "--json", *overrides))["metrics"]["accuracy"])
+    return float(pear("eval", "phase=dense", *overrides)[0]["metrics"]["accuracy"])
 
 
 if __name__ == "__main__":
