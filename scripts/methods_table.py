@@ -10,8 +10,8 @@ SPPaRA and full fine-tuning have the number that they have. HEAT and Pear prune 
 half of the epochs. `from scratch` is full fine-tuning from random weights.
 
 Accuracies are means with the 95% t-interval over seeds. Images a second are medians of alternating
-repetitions on batches of 64, taken when all training is done: of a training step, and of the evaluation of the
-model as it was trained, nothing merged. Prints a Markdown table.
+repetitions on batches of 64, taken when all training is done: of a training step, and of the evaluation of
+the model as it was trained, nothing merged. Prints a Markdown table.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,20 +71,17 @@ def main() -> None:
         results = dict(zip(methods, found, strict=True))
     speeds = speed({method: of_method[0]["artifact"] for method, of_method in results.items()})
 
-    print(
-        f"| accuracy, % | {' | '.join(tasks)} | mean | trained | stored, KiB | images/s, training | evaluating |"
-    )
-    print("|---|" + "---|" * (len(tasks) + 5))
+    head = ("accuracy, %", *tasks, "mean", "trained", "stored, KiB", "images/s, training", "evaluating")
+    print(row(head))
+    print(row(["---"] * len(head)))
     for method, of_method in results.items():
         values = [100 * record["metrics"]["accuracy"] for record in of_method]  # tasks × seeds
         of_task = [values[i : i + options.seeds] for i in range(0, len(values), options.seeds)]
         means = [statistics.fmean(of_seed) for of_seed in zip(*of_task, strict=True)]
-        cells = [cell(list(row)) for row in (*of_task, means)]
         costs = of_method[0]["accounting"]
-        sizes = f"{costs['trainable_params_without_head']:,} | {costs['stored_bytes'] / 1024:,.0f}"
-        print(
-            f"| {method} | {' | '.join(cells)} | {sizes} | {' | '.join(f'{s:,.0f}' for s in speeds[method])} |"
-        )
+        size = f"{costs['trainable_params_without_head']:,}", f"{costs['stored_bytes'] / 1024:,.0f}"
+        rates = (f"{rate:,.0f}" for rate in speeds[method])
+        print(row([method, *map(cell, (*of_task, means)), *size, *rates]))
 
 
 def evaluations(words: tuple[str, ...], tasks: list[str], seeds: int, epochs: int) -> list[Record]:
@@ -105,6 +102,10 @@ def pear(command: str, *overrides: str) -> list[Record]:
         sys.exit(f"{' '.join(words[2:])}\n{done.stderr}")
     print(command, *overrides, file=sys.stderr)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def cell(values: list[float]) -> str:
