@@ -75,8 +75,7 @@ def main() -> None:
     print(row(head))
     print(row(["---"] * len(head)))
     for method, of_method in results.items():
-        values = [100 * record["metrics"]["accuracy"] for record in of_method]  # tasks × seeds
-        of_task = [values[i : i + options.seeds] for i in range(0, len(values), options.seeds)]
+        of_task = by_task(of_method, options.seeds)
         means = [statistics.fmean(of_seed) for of_seed in zip(*of_task, strict=True)]
         costs = of_method[0]["accounting"]
         size = f"{costs['trainable_params_without_head']:,}", f"{costs['stored_bytes'] / 1024:,.0f}"
@@ -102,6 +101,12 @@ def pear(command: str, *overrides: str) -> list[Record]:
         sys.exit(f"{' '.join(words[2:])}\n{done.stderr}")
     print(command, *overrides, file=sys.stderr)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def by_task(found: list[Record], seeds: int) -> list[list[float]]:
+    """Accuracies in %, tasks × seeds."""
+    values = [100 * record["metrics"]["accuracy"] for record in found]
+    return [values[i : i + seeds] for i in range(0, len(values), seeds)]
 
 
 def row(cells: Iterable[str]) -> str:
