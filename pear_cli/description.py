@@ -99,6 +99,10 @@ class Description:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error}") from None
         return described
 
+    def built_widths(self) -> Widths | None:
+        """The channels that are left, where some are pruned."""
+        return None if self.widths is None else Widths.from_json(self.widths)
+
     def built_method(self) -> Method:
         """The method; its learning rate, which only training reads, is made up."""
         return node({**self.method, "lr": 1.0}, Method, "model.method")

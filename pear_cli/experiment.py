@@ -18,7 +18,7 @@ from pear_cli.choices import Criterion, Effect, KnowledgeKind, Phase, Select, Sh
 from pear_cli.config import node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
-from pear_cli.store import make_key
+from pear_cli.step import ORDER, Step, of_round
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,35 +36,6 @@ GROUPS: dict[str, type] = {
 }
 
 OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
-
-VERSIONS = {"train": 2, "score": 2, "prune-share": 2, "checkpoint": 2, "eval": 1}
-ORDER = ("train", "score", "prune-share", "checkpoint", "adapt", "eval")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of an experiment, and all that its result depends on.
-
-    Args:
-        name: of the step in the experiment, one of `ORDER`; `adapt` is `train` with phase=shared.
-        stage: folder in the store.
-        config: the stage's own part of the root config.
-        inputs: the steps whose artifacts it reads.
-        data: fingerprint of each data split that it reads.
-        backbone: hash of the frozen weights.
-    """
-
-    name: str
-    stage: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, "Step"]
-    data: Mapping[str, str]
-    backbone: str
-
-    @cached_property
-    def key(self) -> str:
-        inputs = {name: step.key for name, step in self.inputs.items()}
-        return make_key(self.stage, VERSIONS[self.stage], self.config, inputs, dict(self.data), self.backbone)
 
 
 @dataclass(frozen=True)
@@ -125,6 +96,7 @@ class Experiment:
             )
         changes: dict[str, Any] = {}
         if self.prune.ratio == 0:
+            changes["prune"] = dataclasses.replace(self.prune, steps=1)
             changes["share"] = nodes.Share(ShareRule.none)
             changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
         kept = changes.get("knowledge", self.knowledge)
@@ -163,10 +135,10 @@ class Experiment:
             raise ConfigError(
                 f"prune.effect = {self.prune.effect.value} is of attention heads; it needs score.unit=head"
             )
-        if self.prune.round_to != 1 and unit is not Unit.channel:
-            raise ConfigError(
-                f"prune.round_to = {self.prune.round_to} is of channels; it needs score.unit=channel"
-            )
+        for name in ("steps", "round_to"):
+            value = getattr(self.prune, name)
+            if value != 1 and unit is not Unit.channel:
+                raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
         shared = self.share.rule is not ShareRule.none, self.knowledge.kind is not KnowledgeKind.none
         if unit is not Unit.adapter and any(shared):
             raise ConfigError(
@@ -198,9 +170,15 @@ class Experiment:
         steps: dict[str, Step] = {}
 
         def add(
-            name: str, stage: str, config: dict[str, Any], inputs: tuple[str, ...], data: dict[str, str]
+            name: str,
+            stage: str,
+            config: dict[str, Any],
+            inputs: Mapping[str, str],
+            data: dict[str, str],
+            round: int = 1,
         ) -> None:
-            steps[name] = Step(name, stage, config, {i: steps[i] for i in inputs}, data, weights)
+            needed = {role: steps[step] for role, step in inputs.items()}
+            steps[name] = Step(name, stage, config, needed, data, weights, round)
 
         dense = {
             "phase": Phase.dense,
@@ -210,35 +188,44 @@ class Experiment:
             "optim": self._optim_part(Phase.dense),
             **common,
         }
-        add("train", "train", dense, (), train_data)
+        add("train", "train", dense, {}, train_data)
         if self.prunes:
             seed = {"seed": self.seed} if self.score.criterion is choices.Criterion.random else {}
             calibration = {self.dataset.train_split: train_data[self.dataset.train_split]}
-            add(
-                "score",
-                "score",
-                {"score": self.score, "precision": precision, **seed},
-                ("train",),
-                calibration,
-            )
-            add("prune-share", "prune-share", {"prune": self.prune, "share": self.share}, ("score",), {})
-            add(
-                "checkpoint",
-                "checkpoint",
-                {"knowledge": self.knowledge},
-                ("train", "score", "prune-share"),
-                {},
-            )
+            scoring = {"score": self.score, "precision": precision, **seed}
             shared = {"phase": Phase.shared, "optim": self._optim_part(Phase.shared), **common}
-            add("adapt", "train", shared, ("checkpoint",), train_data)
+            before: dict[str, str] = {}
+            for i in range(1, self.prune.steps + 1):
+                score, choice, kept, adapted = (of_round(n, i, self.prune.steps) for n in ORDER[1:5])
+                trained = before.get("train", "train")
+                add(score, "score", scoring, {"train": trained, **before}, calibration, i)
+                pruning = {"prune": self.pruning(i), "share": self.share}
+                add(choice, "prune-share", pruning, {"score": score}, {}, i)
+                known = {"train": trained, "score": score, "prune-share": choice}
+                add(kept, "checkpoint", {"knowledge": self.knowledge}, known, {}, i)
+                span = {"from_epoch": self.adaptation(i).start, "to_epoch": self.adaptation(i).stop}
+                adapting = shared | (span if self.prune.steps > 1 else {})
+                add(adapted, "train", adapting, {"checkpoint": kept}, train_data, i)
+                before = {"train": adapted, "scored": score, "pruned": choice}
         phase = self.phase or (Phase.shared if self.prunes else Phase.dense)
         if phase is Phase.shared and not self.prunes:
             raise ConfigError(f"phase=shared: {type(self.method).__name__} has no adapters to share")
         test = {self.dataset.test_split: self.dataset.fingerprint(self.dataset.test_split)}
         evaluated = "adapt" if phase is Phase.shared else "train"
         config = {"phase": phase, "test_split": self.dataset.test_split, "precision": precision}
-        add("eval", "eval", config, (evaluated,), test)
+        add("eval", "eval", config, {evaluated: evaluated}, test)
         return steps
+
+    def pruning(self, round: int) -> nodes.Prune:
+        """What is pruned by the end of a round: an even share of the ratio more than in the round before."""
+        last = round == self.prune.steps
+        ratio = self.prune.ratio if last else self.prune.ratio * round / self.prune.steps
+        return dataclasses.replace(self.prune, ratio=ratio)
+
+    def adaptation(self, round: int) -> range:
+        """The epochs of the adaptation that follow the pruning of a round, counted from 0."""
+        epochs, steps = self.optim.shared_epochs, self.prune.steps
+        return range(epochs * (round - 1) // steps, epochs * round // steps)
 
     def method_node(self) -> dict[str, Any]:
         """The method as a config node: its `_target_` and hyper-parameters.

@@ -116,6 +116,9 @@ def slots(cfg: DictConfig) -> Iterator[str]:
 def _step_of(name: "Callable[[Experiment], str]") -> Work:
     def work(experiment: "Experiment", store: "Store") -> Record:
         step = name(experiment)
+        rounds = experiment.prune.steps
+        if rounds > 1 and step not in ("train", "eval"):
+            raise ConfigError(f"prune.steps = {rounds} goes round {rounds} times; use pear run for it")
         if step not in experiment.plan:
             method = type(experiment.method).__name__
             raise ConfigError(f"{method} has no adapters to score, prune or share; run: pear run method=lora")

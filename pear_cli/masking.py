@@ -1,7 +1,8 @@
 """The mask: heads, rank-1 components, blocks or channels that are pruned, and what it leaves of adapters."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, filterfalse
 from typing import TYPE_CHECKING, Any
 
 from pear_cli.adapters.cut import HEADED, Cut, head_rows
@@ -9,6 +10,7 @@ from pear_cli.adapters.method import Method
 from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.choices import Effect, Unit
 from pear_cli.errors import CorruptArtifact
+from pear_cli.scoring.importance import Importance
 from pear_cli.sites import Site
 
 if TYPE_CHECKING:
@@ -73,6 +75,19 @@ class Mask:
     def by_place(self) -> dict[str, list[int]]:
         """The pruned indices at each place, in order."""
         return {place: _indices(indices) for place, indices in self.gone.items()}
+
+    def named_before(self, left: Importance) -> Importance:
+        """The importance of the units that are left, by the names that they had before any was pruned."""
+        still = {
+            place: filterfalse(frozenset(gone).__contains__, count())
+            for place, gone in self.by_place().items()
+        }
+        units = []
+        for unit in left.units:
+            place, kind, _ = unit.name.rpartition(f".{self.unit.value}s.")
+            name = f"{place}{kind}{next(still[place])}" if place in still else unit.name
+            units.append(replace(unit, name=name))
+        return replace(left, units=tuple(units))
 
     def cuts(self, adaptation: "Adaptation") -> dict[str, Cut]:
         """What is left of the adapter at each site of a dense model that loses something.

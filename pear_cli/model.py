@@ -40,6 +40,11 @@ def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.
     return model
 
 
+def whole(description: Description) -> nn.Module:
+    """The network that was described as it was before any pruning, with new adapters and a new classifier."""
+    return create(description.backbone, description.built_method(), len(description.classes), seed=0)
+
+
 def adaptation(model: nn.Module) -> Adaptation:
     """The adapters of a model that `create` or `rebuild` made."""
     found = model.adaptation

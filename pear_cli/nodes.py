@@ -121,6 +121,8 @@ class Prune:
         by: whether `ratio` counts units or parameters.
         scope: rank all units together, or per slot, or per block.
         effect: what is switched off at a pruned attention head; heads only.
+        steps: rounds in which `ratio` is reached, evenly: each scores what is left, prunes and adapts for its
+            share of the epochs. At least 1; channels only.
         round_to: every layer keeps a multiple of so many channels, the nearest one; attention heads are not
             rounded. At least 1; channels only.
     """
@@ -129,9 +131,11 @@ class Prune:
     by: PruneBy
     scope: Scope
     effect: Effect
+    steps: int
     round_to: int
 
     def __post_init__(self) -> None:
+        require(self.steps >= 1, "prune.steps", self.steps, "at least 1")
         require(self.round_to >= 1, "prune.round_to", self.round_to, "at least 1")
         require(
             0 <= self.ratio < 1, "prune.ratio", self.ratio, "0 <= ratio < 1 (the share of units to prune)"

@@ -73,6 +73,15 @@ class Widths:
                 line[member.index[gone].flatten()] = False
         return cls(kept)
 
+    def since(self, earlier: "Widths | None") -> "Widths":
+        """The same widths, counted from those that a narrower network has already."""
+        kept: dict[str, dict[Side, Tensor]] = {}
+        for module, sides in self.kept.items():
+            for side, line in sides.items():
+                before = earlier.kept.get(module, {}).get(side) if earlier is not None else None
+                kept.setdefault(module, {})[side] = line if before is None else line[before]
+        return Widths(kept)
+
     def left(self, model: nn.Module) -> dict[str, dict[int, Tensor]]:
         """What stays of each parameter and buffer that loses something.
 

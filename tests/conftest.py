@@ -32,8 +32,9 @@ class Finished(NamedTuple):
 def finished(tmp_path_factory) -> Finished:
     from omegaconf import OmegaConf
 
-    from pear_cli.experiment import ORDER, Experiment
+    from pear_cli.experiment import Experiment
     from pear_cli.stages.perform import perform_all
+    from pear_cli.step import ORDER
     from pear_cli.store import Store
 
     tiny = runpy.run_path(str(Path(__file__).parent / "stages" / "conftest.py"))["TINY"]

@@ -37,6 +37,7 @@ LEAVES = {
     "errors",
     "housekeeping",
     "progress",
+    "step",
     "store",
     "streams",
     "tensorfile",

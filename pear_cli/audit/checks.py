@@ -169,7 +169,7 @@ def prune(subject: Subject) -> Finding:
     if not experiment.prunes:
         return Finding(Verdict.none, None, f"{subject.method} has no adapters: nothing is pruned")
     importance = _random_importance(subject)
-    decision = decide(importance, experiment)
+    decision = decide(importance, experiment, experiment.prune)
     subject.description, subject.kept = apply(
         subject.model, subject.description, decision, importance, experiment.knowledge
     )

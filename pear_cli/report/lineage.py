@@ -135,8 +135,8 @@ class Lineage:
 
 
 def stage_of(name: str) -> str:
-    """The stage of an input: `adapt` is a training stage too."""
-    return "train" if name == "adapt" else name
+    """The stage of an input: `adapt` is a training stage too, and rounds of pruning read earlier ones."""
+    return {"adapt": "train", "scored": "score", "pruned": "prune-share"}.get(name, name)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

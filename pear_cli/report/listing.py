@@ -12,10 +12,11 @@ from typing import Any
 from pear_cli.canonical import canonical
 from pear_cli.choices import Phase, Precision, Select
 from pear_cli.errors import ConfigError, near
-from pear_cli.experiment import GROUPS, ORDER
+from pear_cli.experiment import GROUPS
 from pear_cli.housekeeping import OnError, ignore
 from pear_cli.report.filters import Filter
 from pear_cli.report.lineage import SHORT, Lineage
+from pear_cli.step import ORDER
 from pear_cli.store import Artifact, Store
 
 PROTOCOL = (

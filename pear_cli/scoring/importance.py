@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pear_cli.errors import CorruptArtifact
@@ -88,6 +88,12 @@ class Importance:
         """The units, most important first; equal scores in site order."""
         scores = self.by_name()
         return sorted(self.units, key=lambda unit: -scores[unit.name])
+
+    def among(self, scored: "Importance") -> "Importance":
+        """These scores among all units of an earlier scoring; those that are gone stand below all others."""
+        known, lowest = self.by_name(), min(self.scores) - 1.0
+        scores = tuple(known.get(unit.name, lowest) for unit in scored.units)
+        return replace(self, units=scored.units, scores=scores)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; `from_json` reads them back."""

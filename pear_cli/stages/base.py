@@ -12,7 +12,8 @@ from pear_cli import model as models
 from pear_cli.canonical import canonical
 from pear_cli.description import Description
 from pear_cli.engine import Batches, Device
-from pear_cli.experiment import Experiment, Step
+from pear_cli.experiment import Experiment
+from pear_cli.step import Step
 from pear_cli.store import Artifact, Draft
 
 ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"

@@ -51,8 +51,9 @@ def apply(
     """
     adapted = models.adaptation(model)
     if isinstance(decision, Mask) and decision.unit is Unit.channel:
-        widths = Widths.without(decision.by_place(), groups(bare(model), description.size))
-        models.narrow(model, widths)
+        whole = model if description.widths is None else models.whole(description)
+        widths = Widths.without(decision.by_place(), groups(bare(whole), description.size))
+        models.narrow(model, widths.since(description.built_widths()))
         return dataclasses.replace(description, widths=widths.to_json()), {}
     if isinstance(decision, Mask):
         decision.apply(model, adapted)
@@ -91,7 +92,9 @@ def _narrow(job: Job) -> Made:
     model, description = load_model(dense)
     mask, before = Mask.from_json(job.inputs["prune-share"].json(MASK)), copy.deepcopy(model)
     described, kept = apply(model, description, mask, _importance(job), job.experiment.knowledge)
-    left = models.left_of(before, Widths.from_json(described.widths))
+    widths = described.built_widths()
+    assert widths is not None
+    left = models.left_of(before, widths.since(description.built_widths()))
     state = {
         name: select(tensor, left.get(name.rpartition("::")[0], {})) if tensor.ndim else tensor
         for name, tensor in dense.tensors(OPTIMIZER).items()

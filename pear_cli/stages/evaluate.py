@@ -41,6 +41,6 @@ def evaluate(job: Job) -> Result:
 
 def _speed_up(job: Job, model: nn.Module, description: Description) -> dict[str, float]:
     """What pruned channels save at inference, where the updates are merged into the weights."""
-    whole = models.create(description.backbone, description.built_method(), len(description.classes), seed=0)
-    narrow, wide = (merge(network).to(job.device.device) for network in (model, whole))
+    networks = (model, models.whole(description))
+    narrow, wide = (merge(network).to(job.device.device) for network in networks)
     return accounting.speed_up(narrow, wide, description.size, job.device)

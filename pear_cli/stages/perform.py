@@ -8,7 +8,8 @@ from importlib import import_module
 
 from pear_cli import progress
 from pear_cli.errors import CorruptArtifact, MissingArtifact
-from pear_cli.experiment import ORDER, Experiment, Step
+from pear_cli.experiment import Experiment
+from pear_cli.step import ORDER, Step
 from pear_cli.store import Artifact, Store, environment
 
 # Each is a function of the module of its name; loaded when it has work to do, for it loads torch.
@@ -47,7 +48,7 @@ def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
     """Make the artifact of one step, unless it is there.
 
     Args:
-        name: of the step, one of `experiment.ORDER`.
+        name: of the step, in `experiment.plan`.
         experiment: the validated root config.
         store: where artifacts are.
 
@@ -68,7 +69,7 @@ def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
 
 def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
     """Every step up to the evaluation, in order."""
-    return [perform(name, experiment, store) for name in ORDER if name in experiment.plan]
+    return [perform(name, experiment, store) for name in experiment.plan]
 
 
 def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact]) -> Artifact:

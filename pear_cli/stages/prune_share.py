@@ -4,6 +4,7 @@ from pear_cli import progress
 from pear_cli.choices import Unit
 from pear_cli.experiment import Experiment
 from pear_cli.masking import Mask
+from pear_cli.nodes import Prune
 from pear_cli.pruning import choose
 from pear_cli.scoring.importance import Importance
 from pear_cli.sharing.rules import assign_owners
@@ -14,7 +15,7 @@ from pear_cli.stages.base import MASK, SHARE_MAP, Job, Result
 def prune_share(job: Job) -> Result:
     """Choose what to prune, and who serves in its place."""
     importance = Importance.from_json(job.inputs["score"].json("importance"))
-    decision = decide(importance, job.experiment)
+    decision = decide(importance, job.experiment, job.experiment.pruning(job.step.round))
     job.draft.save_json(MASK if isinstance(decision, Mask) else SHARE_MAP, decision.to_json())
     for note in decision.notes:
         progress.say(note)
@@ -22,9 +23,9 @@ def prune_share(job: Job) -> Result:
     return Result({"units": units, "pruned": pruned, "notes": list(decision.notes)})
 
 
-def decide(importance: Importance, experiment: Experiment) -> ShareMap | Mask:
-    """Which units go: of adapters, who serves in their place; of heads and ranks, the mask."""
-    pruned, unit = choose(importance, experiment.prune), experiment.score.unit
+def decide(importance: Importance, experiment: Experiment, prune: Prune) -> ShareMap | Mask:
+    """Which units go: of adapters, who serves in their place; of the other units, the mask."""
+    pruned, unit = choose(importance, prune), experiment.score.unit
     if unit is Unit.adapter:
         return assign_owners(importance, pruned, experiment.share.rule)
     return Mask.of(unit, experiment.prune.effect, pruned.units, pruned.notes)

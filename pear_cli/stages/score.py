@@ -6,11 +6,12 @@ from pear_cli import accounting, progress
 from pear_cli import model as models
 from pear_cli.channels import bare, groups
 from pear_cli.choices import Unit
+from pear_cli.masking import Mask
 from pear_cli.merging import merge
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import calibration, measure, measure_layers
-from pear_cli.stages.base import Job, Result
+from pear_cli.stages.base import MASK, Job, Result
 
 
 def score(job: Job) -> Result:
@@ -24,7 +25,7 @@ def score(job: Job) -> Result:
         importance = measure_layers(merge(model), of, batches, config, job.device, seed)
     else:
         importance = measure(model, batches, config, job.device, seed)
-    job.draft.save_json("importance", importance.to_json())
+    job.draft.save_json("importance", _of_all(importance, job).to_json())
     for line in remarks(importance):
         progress.say(line)
     metrics = {
@@ -33,6 +34,15 @@ def score(job: Job) -> Result:
         "images": importance.images,
     }
     return Result(metrics, accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()})
+
+
+def _of_all(left: Importance, job: Job) -> Importance:
+    """The importance of all units, where earlier rounds have pruned some."""
+    if "pruned" not in job.inputs:
+        return left
+    gone = Mask.from_json(job.inputs["pruned"].json(MASK))
+    scored = Importance.from_json(job.inputs["scored"].json("importance"))
+    return gone.named_before(left).among(scored)
 
 
 def remarks(importance: Importance) -> list[str]:

@@ -20,7 +20,7 @@ from pear_cli.stages.base import OPTIMIZER, Job, Result, kept_knowledge, load_mo
 
 def train(job: Job) -> Result:
     """Train the adapters and the classifier of one phase; keep the epoch that `select` names."""
-    experiment, shared = job.experiment, job.step.name == "adapt"
+    experiment, shared = job.experiment, "checkpoint" in job.step.inputs
     memory = accounting.PeakMemory(job.device)
     model, description, state = _shared_start(job) if shared else _dense_start(job)
     model.to(job.device.device)
@@ -33,14 +33,14 @@ def train(job: Job) -> Result:
         else None
     )
 
-    epochs = experiment.optim.shared_epochs if shared else experiment.dense_epochs
+    epochs = experiment.adaptation(job.step.round) if shared else range(experiment.dense_epochs)
     run = Resumable(job.workspace / "training.safetensors")
     run.resume(model, trainer)
     if not run.history:
         models.adaptation(model).check_called_by(model, models.input_size(model))
     seconds = 0.0
-    with progress.ticker("adapt" if shared else "train", epochs) as ticker:
-        for epoch in range(len(run.history), epochs):
+    with progress.ticker(job.step.name, len(epochs)) as ticker:
+        for epoch in epochs[len(run.history) :]:
             with accounting.Stopwatch() as watch:
                 record = trainer.epoch(epoch)
             if watched is not None:
@@ -48,7 +48,7 @@ def train(job: Job) -> Result:
                 record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
             seconds += watch.seconds
             run.add(record, model, trainer, held_out)
-            ticker.step(_note(record), to=epoch + 1)
+            ticker.step(_note(record), to=len(run.history))
 
     selected = run.choose(model, trainer)
     kept = kept_knowledge(job.inputs["checkpoint"]) if shared else {}

@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
         "batches": 4,
         "batch_size": 50,
     },
-    "prune": {"ratio": 0.5, "by": "count", "scope": "global", "effect": "adapter", "round_to": 1},
+    "prune": {"ratio": 0.5, "by": "count", "scope": "global", "effect": "adapter", "steps": 1, "round_to": 1},
     "share": {"rule": "ranked"},
     "knowledge": {"kind": "frozen", "rank": 1, "beta": 1.0, "learn_beta": False},
     "optim": {
