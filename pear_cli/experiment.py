@@ -14,7 +14,19 @@ from pear_cli import backbone as backbones
 from pear_cli import choices, nodes
 from pear_cli.adapters.cut import HEADED
 from pear_cli.adapters.method import Method
-from pear_cli.choices import Criterion, Effect, KnowledgeKind, Phase, Select, ShareRule, Unit
+from pear_cli.choices import (
+    Criterion,
+    Effect,
+    KnowledgeKind,
+    Phase,
+    PruneBy,
+    Reduction,
+    Scope,
+    ScoreOf,
+    Select,
+    ShareRule,
+    Unit,
+)
 from pear_cli.config import node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
@@ -96,9 +108,13 @@ class Experiment:
             )
         changes: dict[str, Any] = {}
         if self.prune.ratio == 0:
-            changes["prune"] = dataclasses.replace(self.prune, steps=1)
+            changes["prune"] = dataclasses.replace(
+                self.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1
+            )
             changes["share"] = nodes.Share(ShareRule.none)
             changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
+        if self.score.criterion is not Criterion.taylor:
+            changes["score"] = dataclasses.replace(self.score, reduction=Reduction.mean_abs, of=ScoreOf.gate)
         kept = changes.get("knowledge", self.knowledge)
         if kept.kind is not KnowledgeKind.lowrank:
             kept = dataclasses.replace(kept, rank=1)

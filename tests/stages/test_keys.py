@@ -108,6 +108,15 @@ def test_ratio_zero_is_one_baseline_whatever_share_and_knowledge_say(make):
     )
 
 
+def test_settings_that_a_criterion_or_no_pruning_does_not_read_change_no_key(make):
+    assert keys(make(score__criterion="magnitude", score__reduction="squared", score__of="up")) == keys(
+        make(score__criterion="magnitude")
+    )
+    assert keys(make(prune__ratio=0, prune__scope="slot", prune__by="parameters")) == keys(
+        make(prune__ratio=0)
+    )
+
+
 @pytest.mark.parametrize("kind", ["none", "absorb", "frozen"])
 def test_settings_that_a_kind_of_knowledge_does_not_read_change_no_key(make, kind):
     unread = {"knowledge__rank": 2} | (
