@@ -1,5 +1,6 @@
 """Backbones: a timm model, frozen, with a fresh classifier; and the hash of its weights."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import sys
@@ -167,10 +168,19 @@ def _create(config: Backbone) -> Any:
     try:
         return timm.create_model(config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if "img_size" in config.args and "'img_size'" in str(error):  # a convolutional network takes any size
+            args = {name: value for name, value in config.args.items() if name != "img_size"}
+            return _create(dataclasses.replace(config, args=args))
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"timm cannot make {config.name} with backbone.args = {config.args}: {line}"
         ) from None
+
+
+def arguments(config: Backbone, model: Any) -> dict[str, Any]:
+    """The arguments with which timm makes the model: `img_size` is the images' alone where it takes any."""
+    sized = hasattr(getattr(model, "patch_embed", None), "img_size")
+    return {name: value for name, value in config.args.items() if name != "img_size" or sized}
 
 
 def _call_modules(model: "nn.Module") -> None:

@@ -7,7 +7,7 @@ alone: those that a norm over the channels reads, such as the residual stream of
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.sites import Site, all_sites, heads_reader
-from pear_cli.widths import TABLE, Side, Widths, parameters
+from pear_cli.widths import TABLE, Side, Widths, parameters, tensor_at
+
+EFFECT, ROUNDING = 1e-3, 1e-5
+"""How far the logits of a narrowed network may be off: of the effect of what went, and of the logits."""
 
 COUPLED = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
 """Modules that may be of a group; of any other with parameters, zero channels do not stay zero."""
@@ -80,19 +83,13 @@ def groups(model: nn.Module, size: int) -> list[Group]:
     Raises:
         ConfigError: nothing can be pruned, or torch-pruning cannot follow the model.
     """
-    import torch_pruning as tp
-
     whole, model = model, copy.deepcopy(model)  # following a model may leave traces in it
     names = {module: name for name, module in model.named_modules()}
-    sites = {site.module: site for site in all_sites(model) if site.rows is None}
+    sites = _whole_sites(model)
     try:
-        model.requires_grad_(True)  # the couplings are found along the gradient
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parameters that are no module's: such groups are left alone
-            graph = tp.DependencyGraph().build_dependency(model.eval(), torch.zeros(1, 3, size, size))
         found = [
             _group(model, group, names, sites)
-            for group in graph.get_all_groups(
+            for group in _graph(model, torch.zeros(1, 3, size, size)).get_all_groups(
                 ignored_layers=_classifiers(model), root_module_types=[nn.Conv2d, nn.Linear]
             )
         ]
@@ -111,28 +108,76 @@ def groups(model: nn.Module, size: int) -> list[Group]:
     return kept
 
 
+def coupled(model: nn.Module, of: Sequence[Group], x: Tensor) -> list[tuple[Any, Tensor]]:
+    """torch-pruning's own groups of a model, for its scores, each with the channels of every unit.
+
+    A group whose units are several channels of the module that writes them, such as heads, goes from the
+    module that reads them, as the library has it.
+
+    Args:
+        model: a timm model without adapters; following it may leave traces in it.
+        of: groups of it, as `groups` finds them.
+        x: any image for it, (1, 3, H, W).
+    """
+    graph, found = _graph(model, x), []
+    for group in of:
+        root = group.members[0]
+        if root.index.shape[1] > 1:
+            root = next(member for member in group.members if member.side is Side.read)
+        module = model.get_submodule(root.module)
+        pruner = graph.get_pruner_of_module(module)
+        prune = pruner.prune_in_channels if root.side is Side.read else pruner.prune_out_channels
+        found.append((graph.get_pruning_group(module, prune, list(range(root.index.numel()))), root.index))
+    return found
+
+
+def _graph(model: nn.Module, x: Tensor) -> Any:
+    import torch_pruning as tp
+
+    model.requires_grad_(True)  # the couplings are found along the gradient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters that are no module's: such groups are left alone
+        return tp.DependencyGraph().build_dependency(model.eval(), x)
+
+
+def _whole_sites(model: nn.Module) -> dict[str, Site]:
+    """The sites of whole modules; none of a network that has no blocks, whose channels go all the same."""
+    try:
+        return {site.module: site for site in all_sites(model) if site.rows is None}
+    except ConfigError:
+        return {}
+
+
 @torch.no_grad()
 def _sound(model: nn.Module, size: int, of: list[Group]) -> bool:
-    """Whether a network that lost half of the channels says what it says with zeros in their place."""
+    """Whether a network that lost half of the channels says what it says with zeros in their place.
+
+    Norms, LayerScales, biases and classifier are noise meanwhile: some start at zero, or nearly, and would
+    hide what goes wrong behind them.
+    """
     pruned = {group.name: range(0, len(group), 2) if len(group) > 1 else () for group in of}
-    narrow, zeroed = copy.deepcopy(model), copy.deepcopy(model)
+    noise = torch.Generator().manual_seed(0)
+    whole = copy.deepcopy(model).eval()
+    classifier = [parameter for module in _classifiers(whole) for parameter in module.parameters()]
+    for parameter in (*whole.parameters(), *classifier):
+        if parameter.ndim < 2 or any(parameter is own for own in classifier):
+            parameter.normal_(generator=noise)
+    narrow, zeroed = copy.deepcopy(whole), copy.deepcopy(whole)
     for group in of:
         for member in group.members:
             gone = member.index[list(pruned[group.name])].flatten()
             for name, dim in member.parameters(zeroed).items() if member.side is Side.out else ():
-                path, _, own = name.rpartition(".")
-                tensor = getattr(zeroed.get_submodule(path), own)
+                tensor = tensor_at(zeroed, name)
                 if isinstance(tensor, nn.Parameter):
-                    tensor.data.index_fill_(dim, gone, 0)
-    x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+                    tensor.index_fill_(dim, gone, 0)
+    x = torch.randn(1, 3, size, size, generator=noise)
     try:
         Widths.without(pruned, of).narrow(narrow)
-        expected, found = zeroed.forward_features(x), narrow.forward_features(x)  # type: ignore[operator]
+        expected, found = zeroed(x), narrow(x)
     except (RuntimeError, AttributeError, LookupError, TypeError, CorruptArtifact):
         return False
-    if expected.shape != found.shape:  # the last features have lost channels themselves
-        expected, found = zeroed(x), narrow(x)
-    return bool(torch.allclose(found, expected, atol=1e-3 * max(1.0, expected.abs().max().item()), rtol=0))
+    effect, logits, error = (t.abs().max() for t in (expected - whole(x), expected, found - expected))
+    return bool(error <= EFFECT * min(effect, logits) + ROUNDING * logits)
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -171,17 +216,31 @@ def _group(
         return None
     if not all(isinstance(item.dep.target.module, COUPLED) for item in members):
         return None
+    if len(members) == 2 and (gate := _gate(*(item.dep.target.module for item in members))) is not None:
+        named = zip(members, (Side.out, Side.read), gate, strict=True)
+        found = [Member(names[item.dep.target.module], side, index) for item, side, index in named]
+        return Group(root, site.slot if site else root, site.block if site else 0, False, tuple(found))
     found = []
     for item in members:
         module, name = item.dep.target.module, names[item.dep.target.module]
         reads = item.dep.handler.__name__ == "prune_in_channels" and not isinstance(module, nn.BatchNorm2d)
         index = _by_root(item, len(members[0].idxs))
         there = module.weight.shape[1 if reads else 0]
-        if index is None or index.numel() != there or getattr(module, "groups", 1) > 1:
-            return None  # grouped, or halves of a gate
+        if index is None or index.numel() != there or getattr(module, "groups", 1) not in (1, there):
+            return None  # groups of several channels
         found.append(Member(name, Side.read if reads else Side.out, index))
     block = site.block if site is not None else 0
     return Group(root, site.slot if site else root.rpartition(".")[2], block, False, tuple(found))
+
+
+def _gate(writes: nn.Module, reads: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """The channels of a gated mlp whose one layer writes gates and values, side by side; None of others."""
+    if not (isinstance(writes, nn.Linear) and isinstance(reads, nn.Linear)):
+        return None
+    hidden = reads.weight.shape[1]
+    if writes.weight.shape[0] != 2 * hidden:
+        return None
+    return torch.arange(2 * hidden).view(2, hidden).T, torch.arange(hidden)[:, None]
 
 
 def _by_root(item: Any, width: int) -> Tensor | None:

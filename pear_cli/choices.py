@@ -45,6 +45,8 @@ class Effect(Enum):
 
 
 class Criterion(Enum):
+    """How the importance of a unit is estimated; the groups' are torch-pruning's, of channels."""
+
     taylor = "taylor"
     gradient = "gradient"
     magnitude = "magnitude"
@@ -52,6 +54,8 @@ class Criterion(Enum):
     activation = "activation"
     ablation = "ablation"
     random = "random"
+    group_magnitude = "group_magnitude"
+    group_taylor = "group_taylor"
 
 
 class Reduction(Enum):

@@ -5,6 +5,7 @@ known before anything heavy is loaded.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,7 +48,7 @@ GROUPS: dict[str, type] = {
     "runtime": nodes.Runtime,
 }
 
-OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
+OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,13 @@ class Experiment:
         """Refuse units that the method has not, or that cannot be shared or kept."""
         unit, known = self.score.unit, self.method.units
         if unit not in known:
-            names = ", ".join(sorted(unit.value for unit in known))
+            names = f"score.unit={', '.join(unit.value for unit in Unit if unit in known)}" if known else ""
             raise ConfigError(
-                f"score.unit = {unit.value}: {type(self.method).__name__} has no such units; it has: {names}"
+                f"score.unit = {unit.value}: {type(self.method).__name__} has no such units; use "
+                + " or ".join(filter(None, (names, OTHER_METHODS.get(unit, "another method"))))
             )
         if unit is Unit.head and not set(self.method.slots) & set(HEADED):
             raise ConfigError(f"score.unit = head needs one of the method.slots {', '.join(HEADED)}")
-        if unit in (Unit.channel, Unit.block) and self.score.criterion in OF_ADAPTERS:
-            raise ConfigError(
-                f"score.criterion = {self.score.criterion.value} is of adapters; channels and blocks have "
-                "taylor, magnitude, gradient, fisher and random"
-            )
         if self.prune.effect is not Effect.adapter and unit is not Unit.head:
             raise ConfigError(
                 f"prune.effect = {self.prune.effect.value} is of attention heads; it needs score.unit=head"
@@ -157,9 +154,11 @@ class Experiment:
                 raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
         shared = self.share.rule is not ShareRule.none, self.knowledge.kind is not KnowledgeKind.none
         if unit is not Unit.adapter and any(shared):
+            found = (f"share.rule = {self.share.rule.value}", f"knowledge.kind = {self.knowledge.kind.value}")
+            named = " and ".join(itertools.compress(found, shared))
             raise ConfigError(
-                f"score.unit = {unit.value}: only whole adapters are shared and kept; add share=none "
-                f"knowledge=none, or use the preset score={unit.value}"
+                f"{named}: only whole adapters are shared and kept; "
+                f"with score.unit = {unit.value} set share=none knowledge=none"
             )
 
     @property

@@ -78,13 +78,18 @@ class Backbone:
             raise ConfigError("backbone.mean and backbone.std go together; set both, or neither")
 
 
+OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
+OF_CHANNELS = (Criterion.group_magnitude, Criterion.group_taylor)
+
+
 @dataclass(frozen=True)
 class Score:
     """How important every unit is (docs/methods.md, section 2).
 
     Args:
         unit: what is scored as one.
-        criterion: the estimate; `ablation` measures what the others estimate.
+        criterion: the estimate; `ablation` measures what the others estimate. Channels and blocks have
+            neither `ablation` nor `activation`, and channels alone have `group_magnitude` and `group_taylor`.
         reduction: how Taylor terms of several batches are reduced; `taylor` only.
         of: the parameters that a Taylor term sums over; `gate` exists for every method.
         view: what the importance of a head is read from; `unit: head` and `taylor` only.
@@ -109,6 +114,17 @@ class Score:
             raise ConfigError(
                 f"score.view = {self.view.value} is a view of attention heads by their Taylor importance; "
                 "it needs score.unit=head score.criterion=taylor"
+            )
+        if self.criterion in OF_ADAPTERS and self.unit in (Unit.channel, Unit.block):
+            also = "group_taylor, group_magnitude, " if self.unit is Unit.channel else ""
+            raise ConfigError(
+                f"score.criterion = {self.criterion.value} is of adapters; with score.unit={self.unit.value} "
+                f"use taylor, magnitude, gradient, fisher, {also}or random"
+            )
+        if self.criterion in OF_CHANNELS and self.unit is not Unit.channel:
+            raise ConfigError(
+                f"score.criterion = {self.criterion.value} is of channels: it needs score.unit=channel; "
+                f"use the preset score={self.criterion.value}"
             )
 
 

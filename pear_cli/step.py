@@ -7,7 +7,7 @@ from typing import Any
 
 from pear_cli.store import make_key
 
-VERSIONS = {"train": 2, "score": 2, "prune-share": 2, "checkpoint": 2, "eval": 1}
+VERSIONS = {"train": 2, "score": 3, "prune-share": 2, "checkpoint": 2, "eval": 1}
 ORDER = ("train", "score", "prune-share", "checkpoint", "adapt", "eval")
 
 

@@ -93,7 +93,7 @@ class Widths:
             for side, kept in sides.items():
                 try:
                     names = parameters(model, module, side)
-                    fits = all(_tensor(model, n).shape[dim] == len(kept) for n, dim in names.items())
+                    fits = all(tensor_at(model, n).shape[dim] == len(kept) for n, dim in names.items())
                     if side is Side.heads:
                         fits = fits and int(model.get_submodule(module).num_heads) == len(kept)  # type: ignore[arg-type]
                 except (AttributeError, IndexError):
@@ -108,10 +108,10 @@ class Widths:
         """Remove channels from a backbone, in place; its modules say how wide they are now."""
         for name, dims in self.left(model).items():
             path, _, own = name.rpartition(".")
-            module, tensor = model.get_submodule(path), _tensor(model, name)
-            cut = select(tensor.data, dims)
-            parameter = isinstance(tensor, nn.Parameter)
-            setattr(module, own, nn.Parameter(cut, tensor.requires_grad) if parameter else cut)
+            module, whole = model.get_submodule(path), tensor_at(model, name)
+            cut = select(whole.data, dims)
+            parameter = isinstance(whole, nn.Parameter)
+            setattr(module, own, nn.Parameter(cut, whole.requires_grad) if parameter else cut)
         for path, sides in self.kept.items():
             _state_width(model.get_submodule(path), sides)
 
@@ -162,7 +162,12 @@ def _bits(text: str) -> Tensor:
     return torch.tensor([bit == "1" for bit in bits])
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
+def tensor_at(model: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer of that path.
+
+    Raises:
+        AttributeError: there is none.
+    """
     path, _, own = name.rpartition(".")
     found = getattr(model.get_submodule(path), own)
     if not isinstance(found, Tensor):
@@ -176,6 +181,8 @@ def _state_width(module: Any, sides: Mapping[Side, Tensor]) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Conv2d):
         module.out_channels, module.in_channels = module.weight.shape[:2]
+        if module.groups > 1:  # depthwise: a group a channel
+            module.groups = module.in_channels = module.out_channels
     elif isinstance(module, nn.BatchNorm2d):
         module.num_features = len(module.weight)
     elif Side.heads in sides:

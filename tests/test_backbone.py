@@ -58,3 +58,14 @@ def test_the_bundled_weights_are_of_one_architecture_and_another_name_says_how()
     config = Backbone("vit_base_patch16_224", False, "pear_mini", 0, 0.0, None, None, {})
     with pytest.raises(ConfigError, match=r"use backbone=timm backbone\.name=vit_base_patch16_224"):
         backbones.weights_hash(config)
+
+
+def test_a_network_that_takes_images_of_any_size_gets_those_of_img_size():
+    thin = {"channels": [4, 6, 8, 10], "img_size": 32}
+    config = Backbone("resnet18", False, None, 0, 0.0, None, None, thin)
+    model = backbones.build(config, 2)
+    assert model.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert backbones.arguments(config, model) == {"channels": [4, 6, 8, 10]}
+    assert backbones.arguments(tiny(), backbones.build(tiny(), 2)) == TINY
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'depht'"):
+        backbones.build(Backbone("resnet18", False, None, 0, 0.0, None, None, thin | {"depht": 3}), 2)

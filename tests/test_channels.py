@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from pear_cli import channels
 from pear_cli.channels import Group, groups
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.widths import Side, Widths
@@ -21,6 +22,9 @@ MODELS = {
     "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
     "resnet18": {"channels": (8, 12, 16, 20)},
     "resnet50": {"channels": (4, 6, 8, 10)},
+    "mobilenetv2_035": {},
+    "mobilenetv3_small_050": {},
+    "vit_giant_patch14_dinov2": {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2},
 }  # fmt: skip
 
 
@@ -75,6 +79,7 @@ def test_a_narrowed_network_gives_the_logits_of_zeroed_channels(name: str) -> No
         ("vit_tiny_patch16_224", {"attn.qkv": 2 * 3, "mlp.fc1": 2 * 96}),
         ("swin_tiny_patch4_window7_224", {"attn.qkv": 2 + 2 * 3, "mlp.fc1": 48 + 2 * 96}),
         ("convnext_atto", {"mlp.fc1": 4 * (8 + 16 + 24 + 32)}),
+        ("vit_giant_patch14_dinov2", {"attn.qkv": 2 * 2, "mlp.fc1": 2 * 64}),  # gates go with their values
     ],
 )
 def test_the_residual_stream_of_a_transformer_keeps_its_width(name: str, expected: dict[str, int]) -> None:
@@ -91,6 +96,42 @@ def test_the_residual_widths_of_a_resnet_are_coupled_across_its_blocks() -> None
     assert sum(len(group) for group in found.values()) == 64 + 3 * (8 + 12 + 16 + 20)
 
 
+def test_depthwise_convolutions_stay_depthwise() -> None:
+    model, size = network("mobilenetv2_035")
+    of = groups(model, size)
+    before = model.blocks[1][1].conv_dw.groups
+    Widths.without({group.name: range(0, len(group), 2) for group in of}, of).narrow(model)
+    narrow = model.blocks[1][1].conv_dw
+    assert narrow.groups == narrow.in_channels == narrow.out_channels == len(narrow.weight) == before // 2
+    assert model.blocks[1][1].conv_pwl.in_channels == before // 2
+
+
+def test_groups_of_several_channels_are_left_alone() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("resnext50_32x4d", channels=(8, 8, 8, 8), cardinality=2, base_width=32)
+    grouped = {name for name, module in model.named_modules() if getattr(module, "groups", 1) > 1}
+    members = {member.module for group in groups(model, 64) for member in group.members}
+    assert grouped
+    assert not grouped & members
+
+
+@pytest.mark.parametrize("hidden", ["init_values", "zero_head"])
+def test_a_wrong_coupling_is_found_behind_what_starts_at_nearly_zero(hidden: str, monkeypatch) -> None:
+    args = MODELS["vit_tiny_patch16_224"] | ({"init_values": 1e-9} if hidden == "init_values" else {})
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **args).eval()
+    if hidden == "zero_head":
+        nn.init.zeros_(model.head.weight)
+    assert {group.slot for group in groups(model, 32)} == {"attn.qkv", "mlp.fc1"}
+    by_root, reads = channels._by_root, "prune_in_channels"
+
+    def off_by_one(item, width):
+        index = by_root(item, width)
+        return index.roll(1, 0) if item.dep.handler.__name__ == reads else index
+
+    monkeypatch.setattr(channels, "_by_root", off_by_one)
+    assert {group.slot for group in groups(model, 32)} == {"attn.qkv"}
+
+
 def test_finding_groups_leaves_the_network_as_it_was() -> None:
     model, size = network("vit_tiny_patch16_224")
     model.requires_grad_(False)
@@ -102,8 +143,8 @@ def test_finding_groups_leaves_the_network_as_it_was() -> None:
 
 def test_a_network_without_such_channels_is_refused() -> None:
     model = timm.create_model(
-        "eva02_tiny_patch14_224", img_size=28, embed_dim=24, depth=1, num_heads=2, num_classes=4
-    )
+        "eva02_base_patch14_224", img_size=28, embed_dim=24, depth=1, num_heads=2, num_classes=4
+    )  # a norm reads the hidden channels of its mlp
     with pytest.raises(ConfigError, match="no channels that can be removed alone"):
         groups(model, 28)
 

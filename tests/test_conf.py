@@ -10,11 +10,15 @@ from pear_cli.choices import Criterion, Scope
 from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.experiment import GROUPS, Experiment
+from pear_cli.nodes import OF_CHANNELS
 
 CONF = config_dir()
 PRESETS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/*.yaml"))]
+CHANNELS = ["method=splora"]
 NEEDS = {
     "score/channel": ["method=full"],
+    "score/group_magnitude": CHANNELS,
+    "score/group_taylor": CHANNELS,
     "score/block": ["method=splopa"],
     "backbone/timm": ["backbone.name=vit_base_patch16_224.augreg_in21k"],
 }
@@ -60,7 +64,8 @@ def test_a_kind_of_knowledge_is_a_preset_and_a_value(kind):
 @pytest.mark.parametrize("criterion", list(Criterion))
 def test_a_criterion_is_a_preset_and_a_value(criterion):
     preset, value = f"score={criterion.value}", f"score.criterion={criterion.value}"
-    assert built(preset).score == built(value).score
+    base = CHANNELS if criterion in OF_CHANNELS else []
+    assert built(*base, preset).score == built(*base, value).score
 
 
 @pytest.mark.parametrize("unit", ["head", "rank"])
@@ -83,6 +88,31 @@ def test_a_chosen_unit_is_stronger_than_the_methods_own():
     assert built("score=rank", "method=heat").score == built("score=rank").score
     with pytest.raises(ConfigError, match="SPLoRA has no such units"):
         built("method=splora", "score=head")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        ("method=lora score=channel", "use score.unit=adapter, head, rank or method=splora, sppara or full"),
+        ("method=adaptformer score.unit=channel", "use score.unit=adapter or method=splora"),
+        ("method=linear score=channel", "use method=splora, sppara or full"),
+        ("method=splopa score=channel", "use score.unit=block or method=splora"),
+        ("method=splora score.unit=adapter share=ranked", "use score.unit=channel or another method"),
+        ("method=splora score=channel share=ranked", "share.rule = ranked: only whole adapters"),
+        ("method=full score=channel knowledge=frozen", "knowledge.kind = frozen: only whole adapters"),
+        ("method=splora score=ablation", "fisher, group_taylor, group_magnitude, or random"),
+        ("method=splopa score=activation", "fisher, or random"),
+        (
+            "score.criterion=group_taylor",
+            "it needs score.unit=channel; use the preset score=group_taylor",
+        ),
+    ],
+)
+def test_channels_are_neither_shared_nor_of_other_methods_and_the_error_says_what_to_do(overrides, remedy):
+    with pytest.raises(ConfigError) as refused:
+        built(*overrides.split())
+    assert remedy in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_learning_rate_is_the_methods_own_unless_it_is_set():

@@ -12,7 +12,8 @@ from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.lily import Lily
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
-from pear_cli.choices import Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
+from pear_cli.adapters.splora import SPLoRA
+from pear_cli.choices import Criterion, Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
 from pear_cli.config import config_dir
 from pear_cli.data.base import Normalization
 from pear_cli.data.folder import Vtab
@@ -23,11 +24,18 @@ from pear_cli.store import Store
 
 CONF = config_dir()
 VTAB = ("lora_vtab", "adaptformer_vtab", "lily_vtab", "heat_vtab", "pear_vtab")
-PAPERS = (*VTAB, "neat_vit")
+SPA = ("spa_resnet50", "spa_vit")
+ORIGINAL = (*VTAB, "neat_vit")  # the original weights of ImageNet-21k, and adapters in a transformer
+PAPERS = (*ORIGINAL, *SPA)
 PRUNED = ("heat_vtab", "pear_vtab")
 
 SMALL = [
     "+backbone.args={img_size: 32, depth: 2, embed_dim: 48, num_heads: 3}",
+    "backbone.pretrained=false",
+]
+THIN = [
+    "backbone.name=resnet26",
+    "+backbone.args={channels: [4, 6, 8, 10], img_size: 32}",
     "backbone.pretrained=false",
 ]
 
@@ -38,9 +46,9 @@ def built(*overrides: str) -> Experiment:
 
 
 def small(name: str, *overrides: str) -> Experiment:
-    """A preset on a two-block ViT with random weights, where Lily's published width has no room."""
-    narrow = ["method.rank=4"] if name == "lily_vtab" else []
-    return built(f"experiment={name}", *SMALL, *narrow, *overrides)
+    """A preset on a two-block ViT, or a thin ResNet, with random weights, where some widths have no room."""
+    narrow = ["method.rank=4"] if name in ("lily_vtab", "spa_resnet50") else []
+    return built(f"experiment={name}", *(THIN if name == "spa_resnet50" else SMALL), *narrow, *overrides)
 
 
 @pytest.mark.parametrize("name", VTAB)
@@ -59,20 +67,20 @@ def test_a_vtab_preset_does_not_normalise_as_the_authors_scripts_do_not(name):
     assert built(f"experiment={name}").dataset.normalization is Normalization.none
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", ORIGINAL)
 def test_a_preset_takes_the_original_weights_of_imagenet_21k(name):
     backbone = built(f"experiment={name}").backbone
     assert (backbone.name, backbone.pretrained) == ("vit_base_patch16_224.orig_in21k", True)
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", ORIGINAL)
 def test_a_preset_trains_the_published_number_of_epochs_in_all(name):
     optim = built(f"experiment={name}").optim
     assert optim.dense_epochs + optim.shared_epochs == (10 if name == "neat_vit" else 100)
     assert (optim.schedule is Schedule.continued) == (name in PRUNED)
 
 
-@pytest.mark.parametrize("name", [name for name in PAPERS if name not in PRUNED])
+@pytest.mark.parametrize("name", [name for name in ORIGINAL if name not in PRUNED])
 def test_a_preset_of_a_method_alone_prunes_nothing(name):
     found = built(f"experiment={name}")
     assert found.prune.ratio == 0
@@ -129,6 +137,24 @@ def test_neat_has_the_numbers_of_the_authors_script_for_cifar_100():
     assert built("experiment=neat_vit", "dataset=cifar10").dataset.normalization is Normalization.half
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "ratio", "criterion", "scope"),
+    [
+        ("spa_resnet50", (30, 20), 64, 0.9, Criterion.group_taylor, Scope["global"]),
+        ("spa_vit", (20, 10), 32, 0.75, Criterion.group_magnitude, Scope.slot),
+    ],
+)
+def test_spa_has_the_numbers_of_the_authors_scripts(name, epochs, batch, ratio, criterion, scope):
+    found = built(f"experiment={name}")
+    assert isinstance(found.method, SPLoRA)
+    assert found.method.rank == 32
+    assert (found.optim.epochs, found.optim.adapt_epochs) == epochs
+    assert (found.optim.batch_size, found.optim.weight_decay) == (batch, 5e-4)
+    assert (found.score.unit, found.score.criterion) == (Unit.channel, criterion)
+    assert (found.prune.ratio, found.prune.scope) == (ratio, scope)
+    assert (found.share.rule, found.knowledge.kind) == (ShareRule.none, KnowledgeKind.none)
+
+
 def test_the_command_line_overrides_what_a_preset_sets():
     found = built("experiment=pear_vtab", "method=adaptformer", "prune.ratio=0", "seed=3")
     assert isinstance(found.method, AdaptFormer)
@@ -144,7 +170,7 @@ def test_the_commands_of_a_header_compose(name):
     ]
     assert commands
     for words in commands:
-        settings = [word for word in words if "=" in word]
+        settings = [word for word in words if "=" in word or word.startswith("~")]
         assert f"experiment={name}" in settings
         for which in (0, -1):
             built(*(one_of(word, which) for word in settings))
@@ -153,7 +179,8 @@ def test_the_commands_of_a_header_compose(name):
 def one_of(word: str, which: int) -> str:
     """One of the overrides that a word of a sweep stands for."""
     key, _, values = word.partition("=")
-    return f"{key}={values.split(',')[which]}"
+    sweep = values.split(",") if "[" not in values else [values]
+    return f"{key}={sweep[which]}" if values else word
 
 
 @pytest.mark.parametrize(
@@ -164,6 +191,8 @@ def one_of(word: str, which: int) -> str:
         (("experiment=adaptformer_vtab",), 147_456),
         (("experiment=lily_vtab",), 792_576),
         (("experiment=neat_vit",), 258_048),
+        (("experiment=spa_resnet50",), 1_595_264),
+        (("experiment=spa_vit",), 4_801_536),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
@@ -189,6 +218,7 @@ def test_a_preset_is_built_and_runs_forward(name):
 def test_a_preset_goes_through_every_stage(name, tmp_path: Path):
     epochs = 2 if name in PRUNED else 1  # one before pruning and one after it
     digits = ["dataset=digits", f"optim.epochs={epochs}", "score.batches=2"]
+    digits += ["optim.adapt_epochs=1"] if name in SPA else []
     runtime = ["runtime.device=cpu", "runtime.threads=1"]
     outcomes = perform_all(small(name, *digits, *runtime), Store(tmp_path / "store"))
     manifest = outcomes[-1].artifact.manifest

@@ -68,7 +68,7 @@ def adapt(
 def product(adapter: Adapter) -> Tensor:
     factors = adapter.method.factors(adapter, None)
     assert factors is not None
-    return (factors[0] @ factors[1]).detach()
+    return (factors.up @ factors.down).detach()
 
 
 @pytest.mark.parametrize("method", [LORA, WITH_BIASES])

@@ -221,15 +221,9 @@ class Host:
                 factors = adapter.method.factors(adapter, position.weight)
                 if factors is None:
                     return None
-                scale = adapter.method.scale  # type: ignore[attr-defined]
-                products.append(
-                    Product(
-                        *factors,
-                        scale if factor is None else scale * factor,
-                        position.site.rows,
-                        adapter.dropout,
-                    )
-                )
+                up, down, scale = factors
+                weight = scale if factor is None else scale * factor
+                products.append(Product(up, down, weight, position.site.rows, adapter.dropout))
         return products
 
 

@@ -22,6 +22,8 @@ class BitFit(Method):
     Source: Ben Zaken et al. 2021, arXiv 2106.10199, section 3.
     """
 
+    units = frozenset()
+
     def __post_init__(self) -> None:
         if self.slots:
             raise ConfigError("method.slots: BitFit has no adapters; leave slots empty")

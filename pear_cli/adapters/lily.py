@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import Method
+from pear_cli.adapters.method import Factors, Method
 from pear_cli.errors import ConfigError
 from pear_cli.nodes import require
 from pear_cli.sites import Site
@@ -146,10 +146,10 @@ class Lily(Method):
             h = h.relu()
         return self.scale * (h @ self._mixture(adapter, h))  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> "tuple[Tensor, Tensor] | None":
+    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors | None:
         if not self.monoscale or adapter.site.slot == "mlp":
             return None
-        return adapter.banks["hp"].mean(0).T, adapter.banks["lp"]
+        return Factors(adapter.banks["hp"].mean(0).T, adapter.banks["lp"], self.scale)
 
     def _mixture(self, adapter: "Adapter", h: "Tensor") -> "Tensor":
         """Σ_e p_e·HP_e, (D, C_out)."""

@@ -13,6 +13,8 @@ class LinearProbe(Method):
     It has no adapters, hence nothing to score, prune or share.
     """
 
+    units = frozenset()
+
     def __post_init__(self) -> None:
         if self.slots:
             raise ConfigError("method.slots: a linear probe has no adapters; leave slots empty")

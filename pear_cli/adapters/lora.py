@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import BottleneckMethod
+from pear_cli.adapters.method import BottleneckMethod, Factors
 from pear_cli.choices import Unit
 
 if TYPE_CHECKING:
@@ -40,5 +40,5 @@ class LoRA(BottleneckMethod):
         h: Tensor = adapter.dropout(x @ adapter.down.T)  # B, N, C_in -> B, N, D
         return self.scale * (h @ adapter.whole(adapter.up).T)  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> "tuple[Tensor, Tensor]":
-        return adapter.whole(adapter.up), adapter.down
+    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors:
+        return Factors(adapter.whole(adapter.up), adapter.down, self.scale)

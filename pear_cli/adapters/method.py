@@ -6,7 +6,7 @@ nowhere, so that configs are validated and keys computed without it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pear_cli.choices import Unit
 from pear_cli.errors import ConfigError
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pear_cli.adapters.base import Adapter
+
+
+class Factors(NamedTuple):
+    """The factors of an update `scale · up · dropout(down · x)`.
+
+    Args:
+        up: (C_out, D).
+        down: (D, C_in).
+        scale: weight of the update, dimensionless.
+    """
+
+    up: "Tensor"
+    down: "Tensor"
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +98,8 @@ class Method:
         """
         raise TypeError(f"{type(self).__name__} has no adapters")
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> "tuple[Tensor, Tensor] | None":
-        """`up` (C_out, D) and `down` (D, C_in) of an update `scale · up · dropout(down · x)`, else None.
+    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors | None:
+        """The factors of an update that is a low-rank product; None where it is not.
 
         Args:
             weight: as `update` takes it.
@@ -95,11 +109,7 @@ class Method:
     def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor | None":
         """What the update adds to the weight, (C_out, C_in), without its dropout; None where nothing does."""
         factors = self.factors(adapter, weight)
-        if factors is None:
-            return None
-        up, down = factors
-        scale: float = self.scale  # type: ignore[attr-defined]
-        return scale * (up @ down)
+        return None if factors is None else factors.scale * (factors.up @ factors.down)
 
     def shift(self, adapter: "Adapter") -> "Tensor | None":
         """What the update adds to the bias, (C_out), where `delta` is all else of it."""

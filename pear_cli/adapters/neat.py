@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import BottleneckMethod
+from pear_cli.adapters.method import BottleneckMethod, Factors
 from pear_cli.errors import ConfigError
 from pear_cli.nodes import require
 from pear_cli.sites import Site
@@ -82,11 +82,11 @@ class NEAT(BottleneckMethod):
             nn.init.kaiming_uniform_(getattr(adapter, name), a=5**0.5)
 
     def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        up, down = self.factors(adapter, weight)
+        up, down, scale = self.factors(adapter, weight)
         h: Tensor = adapter.dropout(x @ down.T)  # B, N, C_in -> B, N, D
-        return self.scale * (h @ up.T)  # B, N, D -> B, N, C_out
+        return scale * (h @ up.T)  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> "tuple[Tensor, Tensor]":
+    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors:
         assert weight is not None
         h = (weight.T @ adapter.down.T).relu()  # C_in, C_out -> C_in, D
         before = []
@@ -95,4 +95,4 @@ class NEAT(BottleneckMethod):
             h = (h @ getattr(adapter, f"encoder{i}").T).relu()
         for i in range(self.pairs):
             h = (h @ getattr(adapter, f"decoder{i}").T).relu() + before.pop()
-        return adapter.up, h.T
+        return Factors(adapter.up, h.T, self.scale)

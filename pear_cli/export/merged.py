@@ -16,7 +16,7 @@ the key of the artifact.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli import tensorfile
+from pear_cli import backbone, tensorfile
 from pear_cli.canonical import canonical
 from pear_cli.errors import ConfigError
 from pear_cli.export import single_file, target
@@ -86,7 +86,7 @@ def _texts(model: "nn.Module", description: "Description", origin: str) -> dict[
     said = {
         single_file.MERGED: FORMAT,
         "timm_name": description.backbone.name,
-        "timm_args": description.backbone.args,
+        "timm_args": backbone.arguments(description.backbone, model),
         "timm_version": description.timm,
         "classes": list(description.classes),
         "data": {name: stated[name] for name in DATA},

@@ -118,7 +118,7 @@ CRITERIA: dict[Criterion, Callable[[Probe], Tensor]] = {
     Criterion.random: random,
 }
 
-WITHOUT_DATA = frozenset({Criterion.magnitude, Criterion.random})
+WITHOUT_DATA = frozenset({Criterion.magnitude, Criterion.group_magnitude, Criterion.random})
 
 _TAYLOR: dict[Reduction, Callable[[Tensor], Tensor]] = {
     Reduction.mean_abs: lambda terms: terms.abs().mean(0),

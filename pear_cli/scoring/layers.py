@@ -1,21 +1,22 @@
 """The importance of channels and of blocks, on a network whose weights hold the updates of its adapters."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.splopa import SPLoPA
-from pear_cli.channels import Group, by_unit
+from pear_cli.channels import Group, by_unit, coupled
 from pear_cli.choices import Criterion, Reduction
 from pear_cli.engine import derive
-from pear_cli.errors import ConfigError
 from pear_cli.scoring.importance import ScoredUnit
 from pear_cli.scoring.probe import Probe
-from pear_cli.widths import Side
+from pear_cli.widths import Side, tensor_at
 
 Fold = Callable[[Tensor], Tensor]
 
@@ -28,11 +29,13 @@ class Layer:
         units: what the scores know of each.
         parts: by parameter, how values of its shape are summed over each unit, (…) -> (units).
         readers: names of the parameters over which Taylor terms are taken.
+        group: the group of the channels; null of blocks.
     """
 
     units: tuple[ScoredUnit, ...]
     parts: Mapping[str, Fold]
     readers: frozenset[str]
+    group: Group | None = None
 
 
 def channels(model: nn.Module, groups: list[Group]) -> list[Layer]:
@@ -46,10 +49,10 @@ def channels(model: nn.Module, groups: list[Group]) -> list[Layer]:
         readers = set()
         for member in group.members:
             for name, dim in member.parameters(model).items():
-                if isinstance(_tensor(model, name), nn.Parameter):
+                if isinstance(tensor_at(model, name), nn.Parameter):
                     parts[name] = partial(by_unit, dim=dim, index=member.index)
                     readers |= {name} if member.side is Side.read else set()
-        sizes = sum(fold(torch.ones(_tensor(model, name).shape)) for name, fold in parts.items())
+        sizes = sum(fold(torch.ones(tensor_at(model, name).shape)) for name, fold in parts.items())
         assert isinstance(sizes, Tensor)
         units = tuple(
             ScoredUnit(
@@ -57,7 +60,7 @@ def channels(model: nn.Module, groups: list[Group]) -> list[Layer]:
             )
             for i, size in enumerate(sizes.tolist())
         )
-        found.append(Layer(units, parts, frozenset(readers)))
+        found.append(Layer(units, parts, frozenset(readers), group))
     return found
 
 
@@ -88,9 +91,7 @@ def terms(probe: Probe, layers: list[Layer]) -> Tensor:
 
     `taylor` is Σ g·w over the weights that read a channel, or over a block: the derivative of the loss by a
     factor on them. `gradient`, `fisher` and `magnitude` are over all parameters that go with it.
-
-    Raises:
-        ConfigError: a criterion of adapters alone.
+    `group_magnitude` and `group_taylor` are torch-pruning's, see `Library`.
     """
     criterion, model = probe.config.criterion, probe.model
     if criterion is Criterion.random:
@@ -99,24 +100,80 @@ def terms(probe: Probe, layers: list[Layer]) -> Tensor:
         return torch.rand(1, count, generator=generator, dtype=torch.float64)
     if criterion is Criterion.magnitude:
         return _line([_sum(model, layer, lambda _, w: w.square()).sqrt() for layer in layers])
-    if criterion in (Criterion.activation, Criterion.ablation):
-        raise ConfigError(
-            f"score.criterion = {criterion.value} is of adapters; channels and blocks have taylor, "
-            "magnitude, gradient, fisher and random"
-        )
-    wanted = {name: _tensor(model, name) for layer in layers for name in layer.parts}
-    flags = {name: tensor.requires_grad for name, tensor in wanted.items()}
+    if criterion is Criterion.group_magnitude:
+        return _line(Library(probe, layers).magnitude())
+    if criterion is Criterion.group_taylor:
+        library = Library(probe, layers)
+        return torch.cat([_line(library.taylor(gradient)) for gradient in _gradients(probe, layers)])
+    return torch.cat(
+        [
+            _line([_of_batch(probe, layer, gradient) for layer in layers])
+            for gradient in _gradients(probe, layers)
+        ]
+    )
+
+
+def _gradients(probe: Probe, layers: list[Layer]) -> Iterator[dict[str, Tensor]]:
+    """∂ℓ_b/∂w of the parameters of all units, by name, batch by batch."""
+    wanted = {name: tensor_at(probe.model, name) for layer in layers for name in layer.parts}
+    flags = [tensor.requires_grad for tensor in wanted.values()]
     try:
         for tensor in wanted.values():
             tensor.requires_grad_(True)
-        rows = []
         for found in probe.gradients(list(wanted.values())):
-            gradient = dict(zip(wanted, found, strict=True))
-            rows.append(_line([_of_batch(probe, layer, gradient) for layer in layers]))
-        return torch.cat(rows)
+            yield dict(zip(wanted, found, strict=True))
     finally:
-        for name, tensor in wanted.items():
-            tensor.requires_grad_(flags[name])
+        for tensor, flag in zip(wanted.values(), flags, strict=True):
+            tensor.requires_grad_(flag)
+
+
+class Library:
+    """torch-pruning's importance of the channels of a network, as the library itself computes it.
+
+    Of a group, the mean over the layers that have its channels of Σ w² (`magnitude`), or of Σ|g·w| of one
+    batch (`taylor`), divided by the group's mean, so that an average channel has 1 in every group. An
+    attention head has the mean over its channels. These are the library's defaults.
+
+    Args:
+        probe: the network; it is left as it is.
+        layers: its channels.
+
+    Source: Fang et al. 2023, arXiv 2301.12900, section 3.3, and torch-pruning's GroupMagnitudeImportance and
+    GroupTaylorImportance, which leave out biases, the latter BatchNorms too.
+    """
+
+    def __init__(self, probe: Probe, layers: list[Layer]) -> None:
+        self.twin = copy.deepcopy(probe.model)  # following a model may leave traces in it
+        image, _ = next(iter(probe.batches()))
+        of = [layer.group for layer in layers if layer.group is not None]
+        assert len(of) == len(layers)
+        self.groups = coupled(self.twin, of, image[:1])
+
+    def magnitude(self) -> list[Tensor]:
+        """One importance a unit, by layer."""
+        import torch_pruning as tp
+
+        return self._scores(tp.importance.GroupMagnitudeImportance(normalizer=_relative))
+
+    def taylor(self, gradient: Mapping[str, Tensor]) -> list[Tensor]:
+        """One importance a unit, by layer.
+
+        Args:
+            gradient: of the parameters of all units, by name.
+        """
+        import torch_pruning as tp
+
+        for name, found in gradient.items():
+            tensor_at(self.twin, name).grad = found
+        return self._scores(tp.importance.GroupTaylorImportance(normalizer=_relative))
+
+    def _scores(self, scorer: Callable[[Any], Tensor]) -> list[Tensor]:
+        return [scorer(group)[index].mean(1) for group, index in self.groups]
+
+
+def _relative(importance: Tensor) -> Tensor:
+    """The library's normaliser `mean`, but for groups that have no importance at all: they stay zero."""
+    return importance / importance.mean().clamp_min(torch.finfo(importance.dtype).tiny)
 
 
 def _of_batch(probe: Probe, layer: Layer, gradient: Mapping[str, Tensor]) -> Tensor:
@@ -133,15 +190,8 @@ def _of_batch(probe: Probe, layer: Layer, gradient: Mapping[str, Tensor]) -> Ten
 
 def _sum(model: nn.Module, layer: Layer, term: Callable[[str, Tensor], Tensor]) -> Tensor:
     """Σ of a term over the parameters of each unit."""
-    sums = [fold(term(name, _tensor(model, name).detach())) for name, fold in layer.parts.items()]
+    sums = [fold(term(name, tensor_at(model, name).detach())) for name, fold in layer.parts.items()]
     return torch.stack(sums).sum(0)
-
-
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    path, _, own = name.rpartition(".")
-    found = getattr(model.get_submodule(path), own)
-    assert isinstance(found, Tensor)
-    return found
 
 
 def _line(of_layers: list[Tensor]) -> Tensor:

@@ -83,7 +83,6 @@ def measure_layers(
         batches, where, seed: as for `measure`.
 
     Raises:
-        ConfigError: a criterion of adapters alone.
         DataError, TrainingError: as `measure` raises them.
     """
     images = [len(labels) for _, labels in batches()]

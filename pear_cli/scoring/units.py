@@ -98,8 +98,8 @@ class UnitAtWork:
         if self.rank is not None:
             factors = adapter.method.factors(adapter, position.weight)
             assert factors is not None
-            scale, (up, down) = adapter.method.scale, factors  # type: ignore[attr-defined]
-            return scale * (x @ down[[self.rank]].T) @ up[:, [self.rank]].T, out
+            down, up = factors.down[[self.rank]], factors.up[:, [self.rank]]
+            return factors.scale * (x @ down.T) @ up.T, out
         update = adapter(x, out, position.weight)
         if self.rows is None:
             return update, out

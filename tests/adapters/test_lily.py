@@ -169,8 +169,8 @@ def test_windows_of_tokens_and_maps_of_channels_last_are_read_alike():
 def test_the_factors_of_monoscale_are_its_update(slot):
     home = adapters(adapted(MONO))[f"blocks.3.{slot}"]
     x = torch.randn(2, 7, WIDTH)
-    up, down = MONO.factors(home, None)
-    assert (up.shape, down.shape) == ((WIDTH, 3), (3, WIDTH))
+    up, down, scale = MONO.factors(home, None)
+    assert (up.shape, down.shape, scale) == ((WIDTH, 3), (3, WIDTH), 0.5)
     torch.testing.assert_close(home(x, x, None), 0.5 * x @ (up @ down).T)
 
 
@@ -185,9 +185,9 @@ def test_monoscale_at_linear_slots_equals_a_changed_weight():
     bare = adapted(LinearProbe(lr=1, slots=()), random=False)
     bare.head.load_state_dict(model.head.state_dict())
     for position in models.adaptation(model).each():
-        up, down = method.factors(position.owner, position.weight)
+        up, down, scale = method.factors(position.owner, position.weight)
         host = bare.get_submodule(position.site.module)
-        host.weight.data[slice(*position.site.rows)] += 0.5 * up @ down
+        host.weight.data[slice(*position.site.rows)] += scale * up @ down
     torch.testing.assert_close(bare(IMAGES), model(IMAGES), atol=1e-5, rtol=1e-5)
 
 

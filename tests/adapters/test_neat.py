@@ -65,9 +65,9 @@ def test_the_update_merges_into_the_frozen_weight(depth):
     bare = adapted(LinearProbe(lr=1, slots=()), random=False)
     bare.head.load_state_dict(model.head.state_dict())
     for position in models.adaptation(model).each():
-        up, down = position.owner.method.factors(position.owner, position.weight)
+        up, down, scale = position.owner.method.factors(position.owner, position.weight)
         rows = slice(*position.site.rows) if position.site.rows else slice(None)
-        bare.get_submodule(position.site.module).weight.data[rows] += 0.5 * (up @ down)
+        bare.get_submodule(position.site.module).weight.data[rows] += scale * (up @ down)
     torch.testing.assert_close(bare(IMAGES), model(IMAGES), atol=1e-5, rtol=1e-5)
 
 

@@ -15,6 +15,7 @@ from pear_cli.engine import Device
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.masking import Mask, left_of
 from pear_cli.nodes import Score
+from pear_cli.scoring.criteria import CRITERIA
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.measure import measure
 
@@ -121,7 +122,7 @@ def test_the_ablation_of_a_rank_is_what_a_mask_changes() -> None:
 
 
 @pytest.mark.parametrize("unit", [Unit.head, Unit.rank])
-@pytest.mark.parametrize("criterion", list(Criterion))
+@pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("of", list(ScoreOf))
 def test_every_criterion_scores_every_unit(unit: Unit, criterion: Criterion, of: ScoreOf) -> None:
     model, _ = adapted()

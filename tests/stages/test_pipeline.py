@@ -260,7 +260,9 @@ FULL = {"_target_": "pear_cli.adapters.full.FullFineTuning", "lr": 0.01, "slots"
 
 
 @pytest.mark.parametrize("method", [SPLORA, FULL], ids=["splora", "full"])
-@pytest.mark.parametrize("criterion", ["taylor", "magnitude", "gradient", "fisher", "random"])
+@pytest.mark.parametrize(
+    "criterion", ["taylor", "magnitude", "gradient", "fisher", "random", "group_magnitude", "group_taylor"]
+)
 def test_pruned_channels_leave_a_smaller_network_that_goes_on_training(make, store, method, criterion):
     changes = {"score__unit": "channel", "score__criterion": criterion, "prune__scope": "slot"}
     made = artifacts(make(**PARTS, **changes, method=method), store)
