@@ -12,18 +12,19 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pear_cli.data import parallel
 from pear_cli.data.base import Labels, Pixels
 from pear_cli.errors import DataError
 
 SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one clock tick
-Known = dict[str, list[object]]
+Known = dict[str, Any]
 
 
 def folder() -> Path:
@@ -32,10 +33,16 @@ def folder() -> Path:
     return Path(named or os.path.expanduser("~/.cache/pear"))
 
 
-def content_hashes(root: Path, names: Iterable[str]) -> list[tuple[int, str]]:
+def content_hashes(
+    root: Path, names: Iterable[str], step: Callable[[], None] = lambda: None
+) -> list[tuple[int, str]]:
     """Size in bytes and SHA-256, in hex, of the files `names` below `root`, in their order.
 
-    A hash is remembered by path, size, modification time in nanoseconds and inode.
+    A hash is remembered by path, size, modification time in nanoseconds and inode, also where the reading
+    is interrupted.
+
+    Args:
+        step: called after each file.
 
     Raises:
         DataError: naming the file that is missing or cannot be read.
@@ -61,11 +68,25 @@ def content_hashes(root: Path, names: Iterable[str]) -> list[tuple[int, str]]:
             learned[name] = [*identity, content]
         return stat.st_size, content
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = list(pool.map(hashed, wanted))
-    if learned:
-        _write(place, json.dumps({**_known(place), **learned}).encode())
+    hashes = []
+    try:
+        for found in parallel.each(hashed, wanted):
+            hashes.append(found)
+            step()
+    finally:
+        if learned:
+            _write(place, json.dumps({**_known(place), **learned}).encode())
     return hashes
+
+
+def recall(key: str) -> dict[str, Any]:
+    """The facts that were remembered under a key; none where there are none."""
+    return _known(_place("facts", key, "json"))
+
+
+def remember(key: str, facts: Mapping[str, object]) -> None:
+    """Keep facts, which JSON can hold, under a key that names all that they are about."""
+    _write(_place("facts", key, "json"), json.dumps(facts).encode())
 
 
 def arrays(key: str, make: Callable[[], tuple[Pixels, Labels]]) -> tuple[Pixels, Labels]:
