@@ -58,7 +58,9 @@ def list_datasets(overrides: Overrides = None, config_dir: Further = None, as_js
             typer.echo("\n".join(map(json.dumps, rows)))
         else:
             datasets.print_datasets(rows, layout.console())
-    complain("data ls", f"datasets without a root of their own lie in {places.home()}; $PEAR_DATA names another")
+    complain(
+        "data ls", f"datasets without a root of their own lie in {places.home()}; $PEAR_DATA names another"
+    )
 
 
 @app.command()

@@ -1,7 +1,11 @@
 """Datasets of the Hugging Face hub, and of folders that its library writes or reads."""
 
 import contextlib
+import http.client
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pear_cli.data.base import Holding
+from pear_cli.data.fetch import PATIENCE
 from pear_cli.data.rows import RowDataset, Rows
 from pear_cli.errors import ConfigError, DataError, near
 
@@ -72,7 +77,7 @@ class HuggingFace(RowDataset):
             raise ConfigError("dataset.path is not set: name a dataset of the hub, or a folder")
         datasets = _library()
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with reached(self.path, self.download), contextlib.redirect_stdout(sys.stderr):
                 if any((Path(self.path) / name).is_file() for name in SAVED):
                     loaded = datasets.load_from_disk(self.path)
                     found = loaded if isinstance(loaded, dict) else {self.train_part: loaded}
@@ -81,10 +86,7 @@ class HuggingFace(RowDataset):
                         hint = near(part, found) or ";"
                         raise ConfigError(f"{self.path} has no part {part!r}{hint} parts: {parts}")
                     return found[part]
-                config = datasets.DownloadConfig(local_files_only=not self.download, max_retries=0)
-                return datasets.load_dataset(
-                    self.path, self.config, split=part, cache_dir=self.root, download_config=config
-                )
+                return datasets.load_dataset(self.path, self.config, split=part, cache_dir=self.root)
         except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             remedy = "check the name and the network" if self.download else "set dataset.download=true"
@@ -146,6 +148,38 @@ class _Cell:
             raise OSError("there is no image")
         content = cell["bytes"]
         return bytes(content) if content is not None else Path(cell["path"]).read_bytes()
+
+
+@contextlib.contextmanager
+def reached(path: str, download: bool) -> Iterator[None]:
+    """Let the library use only what it has already, where the hub cannot be reached or must not be.
+
+    Without a network it would try again and again.
+
+    Args:
+        path: what is to be loaded; a folder needs no hub.
+        download: whether the hub may be asked.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    kept = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not (Path(path).is_dir() or (download and _answers(constants.ENDPOINT))):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = kept
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def _library() -> Any:

@@ -13,6 +13,7 @@ from PIL import Image
 from pear_cli.data import places
 from pear_cli.data.base import Holding
 from pear_cli.data.fetch import downloading
+from pear_cli.data.huggingface import reached
 from pear_cli.data.published import PUBLISHED
 from pear_cli.data.rows import RowDataset, Rows
 from pear_cli.data.torchvision import BROKEN
@@ -61,12 +62,19 @@ class Timm(RowDataset):
             raise DataError(
                 f"{self.name} needs the package {package}, which is not installed: pip install {package}"
             )
+        from torch.utils.data import IterableDataset
+
         source, title = self._open(name), f"{self.name} ({name})"
         reader = getattr(source, "reader", None)
         names = getattr(source if reader is None else reader, "class_to_idx", None) or {}
         classes = sorted(names, key=names.__getitem__) or None
-        if not hasattr(source, "__getitem__"):
+        if isinstance(source, IterableDataset):
             held = [(image.copy(), int(label)) for image, label in source]
+            stated = getattr(reader, "num_samples", 0) or len(held)
+            if stated != len(held):
+                raise DataError(
+                    f"{title} has {stated} images, but {len(held)} can be read; timm has said which"
+                )
             labels = np.array([label for _, label in held], dtype=np.int64)
             return Rows(title, _Held([image for image, _ in held]), labels, classes, [self._root()])
         if reader is None:
@@ -91,7 +99,7 @@ class Timm(RowDataset):
 
         root = None if self._kind == "hfds" and not self.root else str(self._root())
         try:
-            with downloading(), contextlib.redirect_stdout(sys.stderr):
+            with self._patiently(), contextlib.redirect_stdout(sys.stderr):
                 source = create_dataset(self.name, root, split=part, download=self.download, **self.args)
         except (*BROKEN, AssertionError, LookupError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -104,6 +112,11 @@ class Timm(RowDataset):
         if whole and self._kind not in PACKAGES and len(self.part_names) > 1:
             raise DataError(f"{root} has no folder {part!r}; timm would take all of {root} for it")
         return source
+
+    def _patiently(self) -> contextlib.AbstractContextManager[None]:
+        if self._kind in ("hfds", "hfids"):
+            return reached(self.name.partition("/")[2], self.download)
+        return downloading()
 
     def _files(self, source: Any) -> list[Path]:
         if self._kind == "hfds":
