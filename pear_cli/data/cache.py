@@ -47,36 +47,50 @@ def content_hashes(
     Raises:
         DataError: naming the file that is missing or cannot be read.
     """
-    wanted = list(names)
     place = _place("hashes", os.path.abspath(root), "json")
     known = _known(place)
     learned: Known = {}
+    hashes: list[tuple[int, str]] = []
+    unread: list[tuple[int, str]] = []
+    for name in names:
+        state = _identity(root / name)
+        entry = known.get(name)
+        if isinstance(entry, list) and entry[:-1] == state:
+            hashes.append((state[0], str(entry[-1])))
+            step()
+        else:
+            unread.append((len(hashes), name))
+            hashes.append((0, ""))
 
-    def hashed(name: str) -> tuple[int, str]:
+    def read(number: int, name: str) -> tuple[int, int, str]:
+        state = _identity(root / name)
         try:
-            stat = os.stat(root / name)
-            identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-            entry = known.get(name)
-            if isinstance(entry, list) and entry[:-1] == identity:
-                return stat.st_size, str(entry[-1])
             content = _sha256(root / name)
-        except FileNotFoundError:
-            raise DataError(f"file {root / name} is missing") from None
         except OSError as error:
             raise DataError(f"file {root / name} cannot be read: {error.strerror}") from None
-        if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-            learned[name] = [*identity, content]
-        return stat.st_size, content
+        if time.time_ns() - state[1] > SETTLED_NS:
+            learned[name] = [*state, content]
+        return number, state[0], content
 
-    hashes = []
     try:
-        for found in parallel.each(hashed, wanted):
-            hashes.append(found)
+        for number, size, content in parallel.each(lambda item: read(*item), unread):
+            hashes[number] = (size, content)
             step()
     finally:
         if learned:
             _write(place, json.dumps({**_known(place), **learned}).encode())
     return hashes
+
+
+def _identity(path: Path) -> list[int]:
+    """Size, modification time and inode: what tells whether a file is the one that was read."""
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        raise DataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise DataError(f"file {path} cannot be read: {error.strerror}") from None
+    return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
 def recall(key: str) -> dict[str, Any]:

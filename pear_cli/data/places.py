@@ -17,8 +17,8 @@ def home() -> Path:
     return Path(os.path.abspath(os.path.expanduser(named))) if named else cache.folder() / "data"
 
 
-def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file below a folder: its path from there, with "/", and its state; in no particular order.
+def files(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Every file below a folder: its path from there, with "/", and its entry; in no particular order.
 
     Hidden files and folders (.DS_Store, ._photo.jpg, .git) are passed over. Links are followed; one that
     leads back to a folder around it is not entered again.
@@ -29,7 +29,7 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     yield from _below(folder, "", frozenset())
 
 
-def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tuple[str, os.stat_result]]:
+def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     try:
         state = folder.stat()
         if (state.st_dev, state.st_ino) in around:
@@ -41,15 +41,15 @@ def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tupl
         if entry.name.startswith("."):
             continue
         try:
-            inside, found = entry.is_dir(), entry.stat()
-        except OSError:  # a link that leads nowhere, or to itself
-            inside, found = False, entry.stat(follow_symlinks=False)
+            inside = entry.is_dir()
+        except OSError:  # a link to itself
+            inside = False
         if inside:
             yield from _below(
                 folder / entry.name, f"{prefix}{entry.name}/", around | {(state.st_dev, state.st_ino)}
             )
         else:
-            yield f"{prefix}{entry.name}", found
+            yield f"{prefix}{entry.name}", entry
 
 
 def signature(places: Iterable[Path]) -> str:
@@ -61,6 +61,16 @@ def signature(places: Iterable[Path]) -> str:
     for place in sorted(places):
         if not place.exists():
             return ""
-        within = files(place) if place.is_dir() else [("", place.stat())]
-        found += [(str(place / name), s.st_size, s.st_mtime_ns, s.st_ino) for name, s in within]
+        if place.is_dir():
+            found += [(f"{place}/{name}", *_state(entry)) for name, entry in files(place)]
+        else:
+            found.append((str(place), *_state(place)))
     return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(file: "os.DirEntry[str] | Path") -> tuple[int, int, int]:
+    try:
+        state = file.stat()
+    except OSError:  # a link that leads nowhere
+        return (0, 0, 0)
+    return state.st_size, state.st_mtime_ns, state.st_ino

@@ -11,7 +11,6 @@ from pear_cli.data import inventory
 from pear_cli.data.bundled import Bundled
 from pear_cli.data.findings import Findings
 from pear_cli.data.folder import ImageFolder
-from pear_cli.data.shapes import Shapes
 from pear_cli.data.vtab import Vtab
 
 RANDOM = np.random.default_rng(0)
@@ -54,7 +53,7 @@ def test_nothing_is_wrong_with_a_sound_dataset(photos):
     assert len(steps) == findings.images == 12
 
 
-@pytest.mark.parametrize("dataset", [Bundled("digits"), Bundled("mnist5k"), Shapes("shapes_count")], ids=str)
+@pytest.mark.parametrize("dataset", [Bundled("digits"), Bundled("mnist5k")], ids=str)
 def test_what_comes_with_pear_is_sound(dataset):
     assert not {kind for kind, _, _ in found(dataset)}
 
