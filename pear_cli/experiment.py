@@ -253,7 +253,7 @@ class Experiment:
     def _training_part(self) -> dict[str, Any]:
         """What of the dataset node training depends on; its files enter by their fingerprint."""
         family = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
-        return {"_target_": family, **_without(self.dataset, "test_split", "root", "download")}
+        return {"_target_": family, **_without(self.dataset, "test_split", "root", "download", "path")}
 
     def _fingerprints(self, training: bool) -> dict[str, str]:
         splits = [self.dataset.train_split]

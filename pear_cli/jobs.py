@@ -9,7 +9,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from pear_cli.errors import ConfigError, PearError
 from pear_cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
+    from pear_cli.data.base import Dataset
     from pear_cli.experiment import Experiment
     from pear_cli.stages.perform import Outcome
     from pear_cli.store import Store
@@ -111,6 +112,28 @@ def slots(cfg: DictConfig) -> Iterator[str]:
     )  # weights don't matter
     for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():
         yield f"{slot}\t{count}\t{reads}\t{adds}"
+
+
+def dataset(cfg: DictConfig) -> "Dataset":
+    """The dataset of an experiment, the whole of which is validated."""
+    from pear_cli.experiment import Experiment
+
+    _check_whole(cfg)
+    _make_absolute(cfg, Path.cwd())
+    return Experiment.from_config(cfg).dataset
+
+
+def datasets(presets: Mapping[str, DictConfig]) -> "Iterator[Dataset]":
+    """The dataset of each preset; of VTAB-1k every task that is there."""
+    from pear_cli.config import node
+    from pear_cli.data.base import Dataset
+    from pear_cli.data.vtab import Vtab
+
+    for preset in presets.values():
+        with open_dict(preset):
+            preset.train_split = preset.train_split or "train800val200"
+        found = node(preset, Dataset, "dataset")  # type: ignore[type-abstract]
+        yield from found.tasks() if isinstance(found, Vtab) else (found,)
 
 
 def _step_of(name: "Callable[[Experiment], str]") -> Work:
@@ -256,13 +279,14 @@ def _check_whole(cfg: DictConfig) -> None:
 def _make_absolute(cfg: DictConfig, folder: Path) -> None:
     """Let relative paths count from where pear was started, wherever the job runs."""
     with open_dict(cfg):
-        for key in ("runtime.store", "dataset.root", "backbone.weights"):
+        for key in ("runtime.store", "dataset.root", "dataset.path", "backbone.weights"):
             path = OmegaConf.select(cfg, key)
             if not isinstance(path, str):
                 continue
             place = os.path.abspath(folder / Path(path).expanduser())
             bundled = (BUNDLED / f"{path}.safetensors").is_file() or not os.path.isfile(place)
-            if key != "backbone.weights" or not bundled:
+            named = {"backbone.weights": bundled, "dataset.path": not os.path.isdir(place)}
+            if not named.get(key, False):
                 OmegaConf.update(cfg, key, place)
 
 

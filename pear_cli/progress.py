@@ -1,13 +1,23 @@
 """What a running stage says: a live line on a terminal, plain lines elsewhere; always on stderr."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from pear_cli.streams import QUIET
+
+PATIENCE = 3.0  # seconds before work that is mostly short shows how far it is
 
 
 class _Stderr(Console):
@@ -30,7 +40,7 @@ class Ticker:
 
     def __init__(self, progress: Progress | None, total: int, title: str) -> None:
         self.progress, self.title, self.total, self.done = progress, title, total, 0
-        self.task = progress.add_task(title, total=total, note="") if progress else None
+        self.task = progress.add_task(title, total=total or None, note="") if progress else None
 
     def step(self, note: str = "", to: int | None = None) -> None:
         """One step, or all up to `to`, is done; `note` says how it went."""
@@ -42,20 +52,51 @@ class Ticker:
 
 
 @contextmanager
-def ticker(title: str, total: int) -> Iterator[Ticker]:
-    """Show the progress of `total` steps while the block runs."""
+def ticker(title: str, total: int, *, late: bool = False, bytes: bool = False) -> Iterator[Ticker]:
+    """Show the progress of `total` steps while the block runs.
+
+    Args:
+        late: show nothing before `PATIENCE` seconds are over; then say so also where there is no terminal.
+        bytes: the steps are bytes; 0 of them in all where nobody knows.
+    """
+    if late:
+        yield from _late(title, total)
+        return
     if is_quiet() or not console.is_terminal:
         yield Ticker(None, total, title)
         return
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        DownloadColumn() if bytes else MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield Ticker(progress, total, title)
+
+
+class _Late(Ticker):
+    """A ticker that opens another one when the work has lasted."""
+
+    def __init__(self, total: int, title: str, opened: ExitStack) -> None:
+        super().__init__(None, total, title)
+        self.opened, self.start, self.shown = opened, time.monotonic(), Ticker(None, total, title)
+
+    def step(self, note: str = "", to: int | None = None) -> None:
+        self.done = self.done + 1 if to is None else to
+        if self.start and time.monotonic() - self.start > PATIENCE:
+            self.start = 0.0
+            if console.is_terminal:
+                self.shown = self.opened.enter_context(ticker(self.title, self.total))
+            else:
+                say(f"{self.title}: {self.done} of {self.total} so far")
+        self.shown.step(note, to=self.done)
+
+
+def _late(title: str, total: int) -> Iterator[Ticker]:
+    with ExitStack() as opened:
+        yield _Late(total, title, opened)
 
 
 def say(text: str) -> None:

@@ -16,7 +16,7 @@ from pear_cli.adapters.splora import SPLoRA
 from pear_cli.choices import Criterion, Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
 from pear_cli.config import config_dir
 from pear_cli.data.base import Normalization
-from pear_cli.data.folder import Vtab
+from pear_cli.data.vtab import Vtab
 from pear_cli.engine import updates_per_epoch
 from pear_cli.experiment import Experiment
 from pear_cli.stages.perform import perform_all

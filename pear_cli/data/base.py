@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,17 @@ Labels = NDArray[np.int64]
 
 SPLITS = ("train800", "val200", "train800val200", "test")
 TRAIN_SHARE = 0.8  # train800 of train800val200
+KINDS = (
+    "missing",  # a file, a list or the whole dataset
+    "unreadable",  # an image that cannot be decoded
+    "list",  # a line that is not `path label`
+    "repeated",  # a line that is in the list already
+    "label",  # one out of range, or a second one for the same image
+    "class",  # a class without images, or that training does not have
+    "duplicate",  # one picture in two splits
+    "count",  # another number of images than published
+    "checksum",  # another content than published
+)
 
 
 class Normalization(Enum):
@@ -116,6 +128,42 @@ class Drawn(Records):
 
 
 @dataclass(frozen=True)
+class Holding:
+    """Where a dataset is kept.
+
+    Args:
+        places: the files and folders that hold it; none where they are not known yet, null for a dataset
+            that comes with pear.
+        source: where it comes from, in words or as an address.
+    """
+
+    places: tuple[Path, ...] | None
+    source: str
+
+    @property
+    def present(self) -> bool:
+        """Whether all places are there; what is in them is another question."""
+        return self.places is None or (bool(self.places) and all(place.exists() for place in self.places))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a dataset.
+
+    Args:
+        kind: one of `KINDS`.
+        split: where it was found; "" for the dataset as a whole.
+        name: the file, class or line.
+        message: what is wrong with it, in one line that does not repeat the name.
+    """
+
+    kind: str
+    split: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Dataset(ABC):
     """Labelled images in four splits: train800, val200, train800val200 (the two together) and test.
 
@@ -128,7 +176,7 @@ class Dataset(ABC):
         split_seed: of the division into train800 and val200, at least 0. It is never the seed of a run,
             so runs with different seeds learn from the same images, and it never moves the test set.
         normalization: channel statistics.
-        root: folder of the files, for the families that read some.
+        root: folder of the files, for the families that read some; null is `places.home()`, or one in it.
 
     Raises:
         ConfigError: a value out of its range, or a test split that training sees.
@@ -194,6 +242,22 @@ class Dataset(ABC):
         Raises:
             DataError: files that are missing or altered; the message names them.
         """
+
+    def examine(self, split: str) -> tuple[Records, list[Problem]]:
+        """The images of a split that can be looked for, and all that is wrong with the lists of them."""
+        return self.records(split), []
+
+    def compare(self) -> list[Problem]:
+        """What differs from the numbers and checksums that the publisher states."""
+        return []
+
+    def images(self, split: str) -> int:
+        """How many images a split has."""
+        return len(self.records(split))
+
+    def holding(self) -> Holding:
+        """Where the files are kept, known without reading them."""
+        return Holding(None, "comes with pear")
 
 
 def divide(labels: Labels, split: str, seed: int) -> NDArray[np.int64]:

@@ -12,18 +12,19 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pear_cli.data import parallel
 from pear_cli.data.base import Labels, Pixels
 from pear_cli.errors import DataError
 
 SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one clock tick
-Known = dict[str, list[object]]
+Known = dict[str, Any]
 
 
 def folder() -> Path:
@@ -32,40 +33,74 @@ def folder() -> Path:
     return Path(named or os.path.expanduser("~/.cache/pear"))
 
 
-def content_hashes(root: Path, names: Iterable[str]) -> list[tuple[int, str]]:
+def content_hashes(
+    root: Path, names: Iterable[str], step: Callable[[], None] = lambda: None
+) -> list[tuple[int, str]]:
     """Size in bytes and SHA-256, in hex, of the files `names` below `root`, in their order.
 
-    A hash is remembered by path, size, modification time in nanoseconds and inode.
+    A hash is remembered by path, size, modification time in nanoseconds and inode, also where the reading
+    is interrupted.
+
+    Args:
+        step: called after each file.
 
     Raises:
         DataError: naming the file that is missing or cannot be read.
     """
-    wanted = list(names)
     place = _place("hashes", os.path.abspath(root), "json")
     known = _known(place)
     learned: Known = {}
+    hashes: list[tuple[int, str]] = []
+    unread: list[tuple[int, str]] = []
+    for name in names:
+        state = _identity(root / name)
+        entry = known.get(name)
+        if isinstance(entry, list) and entry[:-1] == state:
+            hashes.append((state[0], str(entry[-1])))
+            step()
+        else:
+            unread.append((len(hashes), name))
+            hashes.append((0, ""))
 
-    def hashed(name: str) -> tuple[int, str]:
+    def read(number: int, name: str) -> tuple[int, int, str]:
+        state = _identity(root / name)
         try:
-            stat = os.stat(root / name)
-            identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-            entry = known.get(name)
-            if isinstance(entry, list) and entry[:-1] == identity:
-                return stat.st_size, str(entry[-1])
             content = _sha256(root / name)
-        except FileNotFoundError:
-            raise DataError(f"file {root / name} is missing") from None
         except OSError as error:
             raise DataError(f"file {root / name} cannot be read: {error.strerror}") from None
-        if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-            learned[name] = [*identity, content]
-        return stat.st_size, content
+        if time.time_ns() - state[1] > SETTLED_NS:
+            learned[name] = [*state, content]
+        return number, state[0], content
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = list(pool.map(hashed, wanted))
-    if learned:
-        _write(place, json.dumps({**_known(place), **learned}).encode())
+    try:
+        for number, size, content in parallel.each(lambda item: read(*item), unread):
+            hashes[number] = (size, content)
+            step()
+    finally:
+        if learned:
+            _write(place, json.dumps({**_known(place), **learned}).encode())
     return hashes
+
+
+def _identity(path: Path) -> list[int]:
+    """Size, modification time and inode: what tells whether a file is the one that was read."""
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        raise DataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise DataError(f"file {path} cannot be read: {error.strerror}") from None
+    return [state.st_size, state.st_mtime_ns, state.st_ino]
+
+
+def recall(key: str) -> dict[str, Any]:
+    """The facts that were remembered under a key; none where there are none."""
+    return _known(_place("facts", key, "json"))
+
+
+def remember(key: str, facts: Mapping[str, object]) -> None:
+    """Keep facts, which JSON can hold, under a key that names all that they are about."""
+    _write(_place("facts", key, "json"), json.dumps(facts).encode())
 
 
 def arrays(key: str, make: Callable[[], tuple[Pixels, Labels]]) -> tuple[Pixels, Labels]:

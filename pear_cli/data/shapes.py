@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Drawn, Labels, Pixels, digest, divide
+from pear_cli.data.base import Dataset, Drawn, Holding, Labels, Pixels, digest, divide
 from pear_cli.errors import ConfigError, near
 
 VERSION = 1  # raise it with any change to the pictures
@@ -190,6 +190,14 @@ class Shapes(Dataset):
             split=split,
             split_seed=self.split_seed,
         )
+
+    def holding(self) -> Holding:
+        return Holding(None, "generated")
+
+    def images(self, split: str) -> int:
+        if split == "test":
+            return TEST_IMAGES
+        return len(divide(np.zeros(TRAIN_IMAGES, dtype=np.int64), split, self.split_seed))
 
     def records(self, split: str) -> Drawn:
         part, images = ("test", TEST_IMAGES) if split == "test" else ("train", TRAIN_IMAGES)

@@ -1,150 +1,245 @@
 """Datasets that torchvision knows and downloads."""
 
 import contextlib
+import hashlib
+import http.client
 import inspect
-import socket
+import lzma
+import os
 import sys
+import tarfile
 import warnings
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Labels, Records, digest, divide, draw
+from pear_cli import progress
+from pear_cli.data import cache, places
+from pear_cli.data.base import Holding, Labels, Problem, Records, digest
+from pear_cli.data.fetch import ARCHIVES, fetch
+from pear_cli.data.folder import Files
+from pear_cli.data.parts import Parted
 from pear_cli.data.pictures import to_rgb
+from pear_cli.data.published import PUBLISHED, Published
 from pear_cli.errors import ConfigError, DataError, near
 
-ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
-READY = ".ready"  # names the files with which torchvision has found the dataset complete
-PATIENCE = 10.0  # seconds without a byte before a download counts as failed
+BROKEN = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    ImportError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    http.client.HTTPException,
+)
+"""What torchvision and all below it raise for missing and damaged files, and for lost connections."""
 
 
 @dataclass(frozen=True)
-class Torchvision(Dataset):
-    """A dataset of `torchvision.datasets`, kept in a folder of its own.
+class Torchvision(Parted):
+    """A dataset of `torchvision.datasets`, in the layout that torchvision gives its files.
 
-    Its training images are divided 80/20 into train800 and val200 by `split_seed`, whatever their number.
+    Several may lie beside each other: of those in `published.PUBLISHED` it is known which files are theirs;
+    any other one needs a root of its own.
 
     Args:
-        dataset: class in `torchvision.datasets`, such as CIFAR10 or Flowers102.
-        download: fetch the files when they are not below `root`.
-        train_images: training images drawn by `split_seed`, each class in its proportion; null takes all.
-            With 1000 it is the size of VTAB-1k, though not its selection.
-        train_part: name of the training images, for classes that have `split` in place of `train`.
-        test_part: name of the test images, likewise.
+        dataset: class in `torchvision.datasets`, such as CIFAR10 or Flowers102. Its parts are the values of
+            its argument `split`, or `train` and `test`.
 
     Raises:
-        ConfigError: no root, a class that torchvision lacks or that has no test images.
+        ConfigError: a class that torchvision lacks, a part that it lacks.
         DataError: the files are neither there nor to be had.
     """
 
     dataset: str = "CIFAR10"
-    download: bool = True
-    train_images: int | None = None
-    train_part: str = "train"
-    test_part: str = "test"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.root:
-            raise ConfigError(f"dataset.root is not set: name the folder that holds {self.name}")
-        if self.train_images is not None and self.train_images < 2:
-            raise ConfigError(f"dataset.train_images = {self.train_images} is wrong: null or at least 2")
+    def holding(self) -> Holding:
+        urls = [archive.url for archive in self._published.archives]
+        source = os.path.commonpath(urls).replace(":/", "://", 1) if urls else f"torchvision's {self.dataset}"
+        return Holding(self._places, source)
 
     def classes(self) -> tuple[str, ...]:
-        source = self._source("train")
-        names = getattr(source, "classes", None) or range(int(_labels(source).max()) + 1)
-        return tuple(str(name) for name in names)
+        return tuple(self._facts()["classes"])
 
     def fingerprint(self, split: str) -> str:
-        """Of all files below `root` but archives; torchvision is asked only until it finds them complete."""
-        names, ready = self._files(), self._folder() / READY
-        if not (ready.is_file() and ready.read_text().splitlines() == names):
-            self._source("train"), self._source("test")
-            names = self._files()
-            with contextlib.suppress(OSError):
-                ready.write_text("\n".join(names))
-        contents = cache.content_hashes(self._folder(), names)
+        """Of all files of the dataset but archives; torchvision is asked until it finds them complete."""
+        self._facts()
+        names = self._files()
+        with progress.ticker(f"reading {self.name}", len(names), late=True) as ticker:
+            contents = cache.content_hashes(self.folder(), names, ticker.step)
         return digest(
             family="torchvision",
             dataset=self.dataset,
             files=[(name, *content) for name, content in zip(names, contents, strict=True)],
-            part=self.test_part if split == "test" else self.train_part,
-            train_images=self.train_images,
             split=split,
-            split_seed=self.split_seed,
+            **self.division(),
         )
 
-    def _folder(self) -> Path:
-        return Path(str(self.root))
+    def part(self, name: str) -> Records:
+        source = self._source(name)
+        paths, labels = _paths(source), _labels(source)
+        if paths is None:
+            return Source(f"{self.dataset} ({name})", source, labels)
+        names = [Path(os.path.relpath(path, self.folder())).as_posix() for path in paths]
+        return Files(self.folder(), sorted(zip(names, labels.tolist(), strict=True)))
+
+    def compare(self) -> list[Problem]:
+        problems = []
+        for part in self.part_names:
+            found, published = len(self.part(part)), self._published.images.get(part)
+            if published not in (found, None):
+                message = f"{found} images, where {published} are published"
+                problems.append(Problem("count", part, self.dataset, message))
+        for archive in self._published.archives:
+            place = self.folder() / archive.place
+            if archive.md5 and place.is_file() and _md5(place) != archive.md5:
+                message = (
+                    f"its MD5 is not {archive.md5}, which is published; download it again from {archive.url}"
+                )
+                problems.append(Problem("checksum", "", archive.place, message))
+        return problems
+
+    def folder(self) -> Path:
+        """The root, as torchvision calls it."""
+        if self.root:
+            return Path(self.root).expanduser().absolute()
+        return places.home() if self.dataset in PUBLISHED else places.home() / self.name
+
+    @cached_property
+    def _published(self) -> Published:
+        return PUBLISHED.get(self.dataset, Published((), ()))
+
+    @cached_property
+    def _places(self) -> tuple[Path, ...]:
+        return tuple(self.folder() / name for name in self._published.files) or (self.folder(),)
 
     def _files(self) -> list[str]:
-        return sorted(
-            path.relative_to(self._folder()).as_posix()
-            for path in self._folder().rglob("*")
-            if path.is_file() and path.suffix not in ARCHIVES and not path.name.startswith(".")
-        )
+        """Paths of the dataset's files below the root, sorted, without archives."""
+        found = []
+        for place in self._places:
+            prefix = place.relative_to(self.folder()).as_posix().removeprefix(".")
+            within = [f"/{name}" for name, _ in places.files(place)] if place.is_dir() else [""]
+            found += [f"{prefix}{name}".removeprefix("/") for name in within]
+        return sorted(name for name in found if not name.endswith(ARCHIVES))
 
-    def records(self, split: str) -> "Source":
-        source = self._source("test" if split == "test" else "train")
-        labels = _labels(source)
-        chosen = np.arange(len(labels), dtype=np.int64)
-        if split != "test":
-            if self.train_images is not None:
-                chosen, _ = draw(labels, min(self.train_images, len(labels)), self.split_seed)
-            chosen = chosen[divide(labels[chosen], split, self.split_seed)]
-        return Source(source, chosen, labels[chosen])
+    def _facts(self) -> dict[str, Any]:
+        """The classes, once torchvision has found all parts; remembered until a file changes."""
+        key = f"torchvision {self.dataset} {self.folder()} {' '.join(self.part_names)}"
+        known, signature = cache.recall(key), places.signature(self._places)
+        if signature and known.get("signature") == signature:
+            return known
+        sources = [self._source(name) for name in self.part_names]
+        names = next(
+            (n for s in sources for n in [getattr(s, "classes", getattr(s, "categories", None))] if n), ()
+        )
+        largest = max(int(_labels(source).max(initial=0)) for source in sources)
+        facts = {
+            "signature": places.signature(self._places),
+            "classes": [str(name) for name in names or range(largest + 1)],
+        }
+        cache.remember(key, facts)
+        return facts
 
     def _source(self, part: str) -> Any:
-        """torchvision's object for `train` or `test`, downloaded where needed and allowed."""
-        known = _class(self.dataset)
-        parameters = inspect.signature(known).parameters
-        if "train" in parameters:
-            chosen: dict[str, object] = {"train": part == "train"}
-        elif "split" in parameters:
-            chosen = {"split": self.train_part if part == "train" else self.test_part}
-        else:
-            raise ConfigError(f"dataset.dataset = {self.dataset} has no test images; use imagefolder")
-        if "download" in parameters:
-            chosen["download"] = self.download
+        """torchvision's object for a part, downloaded where needed and allowed."""
+        for name in self.part_names:  # a part that cannot be is told before anything is downloaded
+            self._arguments(name)
         try:
-            with _patience(), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                source = known(root=str(self._folder()), **chosen)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            return self._opened(self.folder(), part, download=False)
+        except ImportError as error:
+            raise DataError(f"{self.dataset} needs a package: {error}") from None
+        except BROKEN as error:
+            if not self.download:
+                raise DataError(self._unavailable(error)) from None
+        try:
+            fetch(self.folder(), self._download, self._is_there)
+            return self._opened(self.folder(), part, download=False)
+        except BROKEN as error:
             raise DataError(self._unavailable(error)) from None
-        return source
+
+    def _opened(self, root: Path, part: str, download: bool) -> Any:
+        """torchvision's object for a part.
+
+        Raises:
+            ConfigError: there is no such part.
+        """
+        known = _class(self.dataset)
+        allowed = {"download": download} if "download" in inspect.signature(known).parameters else {}
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return known(root=str(root), **self._arguments(part), **allowed)
+            except ValueError as error:
+                if "Valid values" not in str(error):
+                    raise
+                raise ConfigError(f"{self.dataset} has no part {part!r}: {error}") from None
+
+    def _download(self, aside: Path) -> None:
+        progress.say(f"downloading {self.dataset} from {self.holding().source} to {self.folder()}")
+        for part in self.part_names:
+            self._opened(aside, part, download=True)
+
+    def _is_there(self) -> bool:
+        try:
+            for part in self.part_names:
+                self._opened(self.folder(), part, download=False)
+        except BROKEN:
+            return False
+        return True
+
+    def _arguments(self, part: str) -> dict[str, object]:
+        parameters = inspect.signature(_class(self.dataset)).parameters
+        if "split" in parameters:
+            return {"split": part}
+        options = ("train", "test") if "train" in parameters else ("train",)
+        if part not in options:
+            remedy = "; set dataset.test_part=null dataset.test_share=0.2" if options == ("train",) else ""
+            raise ConfigError(f"{self.dataset} has no part {part!r}; parts: {', '.join(options)}{remedy}")
+        return {"train": part == "train"} if "train" in parameters else {}
 
     def _unavailable(self, error: Exception) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        expected = getattr(_class(self.dataset), "base_folder", None) or "the unpacked archive"
+        expected = ", ".join(self._published.files) or "its unpacked archive"
+        urls = " ".join(archive.url for archive in self._published.archives)
         remedy = "check the network" if self.download else "set dataset.download=true"
         return (
-            f"{self.dataset} is not complete in {self._folder().absolute()} ({reason})\n"
-            f"expected there: {expected}; {remedy}, put it there, or point dataset.root to where it is"
+            f"{self.dataset} is not complete in {self.folder()} ({reason})\n"
+            f"expected there: {expected}{f', from {urls}' if urls else ''}; {remedy}, put it there, or point "
+            "dataset.root or $PEAR_DATA to where it is"
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Source(Records):
-    """Some of the images of torchvision's object, by their indices there."""
+    """The images of torchvision's object."""
 
-    source: Any
-    chosen: NDArray[np.int64]
-    labels: Labels
+    def __init__(self, title: str, source: Any, labels: Labels) -> None:
+        self.title, self.source, self.labels = title, source, labels
 
     def name(self, index: int) -> str:
-        return f"image {self.chosen[index]} of {type(self.source).__name__}"
+        return f"image {index} of {self.title}"
 
     def image(self, index: int) -> Image.Image:
-        image = self.source[int(self.chosen[index])][0]
-        assert isinstance(image, Image.Image), type(image)
-        return to_rgb(image)
+        try:
+            image = self.source[index][0]
+            assert isinstance(image, Image.Image), type(image)
+            return to_rgb(image)
+        except BROKEN as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error}; replace the file") from None
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _class(name: str) -> Any:
@@ -158,20 +253,28 @@ def _class(name: str) -> Any:
 
 def _labels(source: Any) -> Labels:
     """Labels of a torchvision dataset, from its list of them where it keeps one, else image by image."""
-    for attribute in ("targets", "_labels", "labels"):
+    for attribute in ("targets", "_labels", "labels", "y"):
         held = getattr(source, attribute, None)
         if isinstance(held, Sequence | np.ndarray) or hasattr(held, "tolist"):
             found = np.asarray(held)
             if found.shape == (len(source),) and found.dtype.kind in "iu":
                 return found.astype(np.int64)
+    pairs = getattr(source, "_samples", None)
+    if pairs is not None and len(pairs) == len(source):
+        return np.array([label for _, label in pairs], dtype=np.int64)
     return np.array([source[index][1] for index in range(len(source))], dtype=np.int64)
 
 
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _paths(source: Any) -> list[str] | None:
+    """Where a torchvision dataset keeps its images, one file each; None for one that keeps them otherwise."""
+    if hasattr(source, "categories") and hasattr(source, "y"):  # Caltech101 puts them together when asked
+        folder = Path(source.root) / "101_ObjectCategories"
+        numbered = zip(source.y, source.index, strict=True)
+        return [
+            str(folder / source.categories[label] / f"image_{number:04d}.jpg") for label, number in numbered
+        ]
+    for attribute in ("_image_files", "_images", "samples", "_samples"):
+        held = getattr(source, attribute, None)
+        if isinstance(held, Sequence) and len(held) == len(source):
+            return [str(item[0] if isinstance(item, tuple) else item) for item in held]
+    return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -27,7 +28,7 @@ from pear_cli.hydra_app.results import complain, report
 from pear_cli.jobs import ROOT, JobFailed
 from pear_cli.streams import QUIET, stdout_to_stderr, until_closed
 
-__all__ = ["Folders", "complete", "composed", "launch"]
+__all__ = ["Folders", "complete", "composed", "launch", "presets"]
 
 Task = Callable[[DictConfig], float | None]
 
@@ -120,9 +121,20 @@ def composed(words: Sequence[str], further: Path | None = None) -> DictConfig:
         raise ConfigError(explain(error, words)) from error
 
 
+def presets(group: str, further: Path | None = None) -> dict[str, DictConfig]:
+    """The presets of a group by name, each as its node in the root.
+
+    Args:
+        further: a folder with further presets, which go first.
+    """
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        names = GlobalHydra.instance().config_loader().get_group_options(group, overrides=searched(further))
+        return {name: hydra.compose(f"{group}/{name}", searched(further))[group] for name in names}
+
+
 def _open(words: Iterable[str]) -> list[str]:
-    """Let `backbone.args` have keys that no preset has: it takes whatever the model of timm takes."""
-    return [re.sub(r"^(?=backbone\.args[.=])", "++", word) for word in words]
+    """Let `backbone.args` and `dataset.args` have keys that no preset has: they take whatever timm takes."""
+    return [re.sub(r"^(?=(backbone|dataset)\.args[.=])", "++", word) for word in words]
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+"""Downloads: into a folder aside, and moved into place when they are whole."""
+
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock
+
+from pear_cli import progress
+from pear_cli.data import cache
+
+ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
+PATIENCE = 10.0  # seconds without a byte before a download counts as failed
+ASIDE = ".pear-download"
+
+
+def fetch(root: Path, download: Callable[[Path], None], is_there: Callable[[], bool]) -> None:
+    """Download a dataset to a folder, unless another process has done so in the meantime.
+
+    Archives that an interrupted download left aside are used; whatever was unpacked from them is not.
+
+    Args:
+        root: the folder.
+        download: puts all of it into the folder that it is given.
+        is_there: whether nothing is left to do.
+    """
+    locks = cache.folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]
+    with FileLock(locks / f"{name}.lock"):
+        if is_there():
+            return
+        aside = root / ASIDE
+        aside.mkdir(parents=True, exist_ok=True)
+        _keep_archives(aside)
+        try:
+            with downloading():
+                download(aside)
+            for entry in list(aside.iterdir()):
+                _move(entry, root / entry.name)
+        finally:
+            with contextlib.suppress(OSError):  # not empty: what is there saves the next download some work
+                aside.rmdir()
+
+
+def _keep_archives(folder: Path) -> bool:
+    """Remove all but archives; whether there are any."""
+    for entry in list(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            if not _keep_archives(entry):
+                entry.rmdir()
+        elif entry.suffix not in (*ARCHIVES, ".mat"):
+            entry.unlink()
+    return any(folder.iterdir())
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.is_dir() and target.is_dir():
+        for entry in list(source.iterdir()):
+            _move(entry, target / entry.name)
+        source.rmdir()
+    else:
+        os.replace(source, target)
+
+
+@contextlib.contextmanager
+def downloading() -> Iterator[None]:
+    """Let torchvision's downloads give up in time, and show their progress as pear does, not by tqdm."""
+    from torchvision.datasets import utils
+
+    before, kept = socket.getdefaulttimeout(), utils.tqdm
+    socket.setdefaulttimeout(PATIENCE)
+    utils.tqdm = _Bar
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+        utils.tqdm = kept
+
+
+class _Bar:
+    """What torchvision uses of a tqdm that counts bytes."""
+
+    def __init__(self, total: int | None = None, **_: object) -> None:
+        self.opened = contextlib.ExitStack()
+        self.ticker = self.opened.enter_context(progress.ticker("download", total or 0, bytes=True))
+
+    def update(self, count: int) -> None:
+        self.ticker.step(to=self.ticker.done + count)
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.opened.close()

@@ -1,0 +1,76 @@
+"""Where datasets lie, and which files are there."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pear_cli.data import cache
+from pear_cli.errors import DataError
+
+Known = tuple[int, int]  # device and inode of a folder
+
+
+def home() -> Path:
+    """The folder of all datasets that name none: `$PEAR_DATA`, or `data` in pear's cache."""
+    named = os.environ.get("PEAR_DATA")
+    return Path(os.path.abspath(os.path.expanduser(named))) if named else cache.folder() / "data"
+
+
+def files(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Every file below a folder: its path from there, with "/", and its entry; in no particular order.
+
+    Hidden files and folders (.DS_Store, ._photo.jpg, .git) are passed over. Links are followed; one that
+    leads back to a folder around it is not entered again.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
+    yield from _below(folder, "", frozenset())
+
+
+def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    try:
+        state = folder.stat()
+        if (state.st_dev, state.st_ino) in around:
+            return
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            inside = entry.is_dir()
+        except OSError:  # a link to itself
+            inside = False
+        if inside:
+            yield from _below(
+                folder / entry.name, f"{prefix}{entry.name}/", around | {(state.st_dev, state.st_ino)}
+            )
+        else:
+            yield f"{prefix}{entry.name}", entry
+
+
+def signature(places: Iterable[Path]) -> str:
+    """SHA-256 of the paths, sizes, modification times and inodes of all files at or below `places`.
+
+    While it stays the same, what was read from the files can be trusted; "" where one is not there.
+    """
+    found = []
+    for place in sorted(places):
+        if not place.exists():
+            return ""
+        if place.is_dir():
+            found += [(f"{place}/{name}", *_state(entry)) for name, entry in files(place)]
+        else:
+            found.append((str(place), *_state(place)))
+    return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(file: "os.DirEntry[str] | Path") -> tuple[int, int, int]:
+    try:
+        state = file.stat()
+    except OSError:  # a link that leads nowhere
+        return (0, 0, 0)
+    return state.st_size, state.st_mtime_ns, state.st_ino

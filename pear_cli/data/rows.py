@@ -1,0 +1,135 @@
+"""Images that another library keeps in rows: their bytes, and what is known of them without that library."""
+
+import hashlib
+import io
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pear_cli import progress
+from pear_cli.data import cache, parallel, places
+from pear_cli.data.base import Labels, Records, digest
+from pear_cli.data.parts import Parted
+from pear_cli.data.pictures import to_rgb
+from pear_cli.errors import DataError
+
+
+class Rows(Records):
+    """A part of a dataset as another library has it.
+
+    Args:
+        title: of the part, for messages.
+        get: the encoded bytes of the image of a row, or a decoded image; it can be pickled.
+        labels: N, the number of the class of each row.
+        classes: their names; None where they are only numbered.
+        files: the files and folders on this machine that hold the rows; none where nobody knows.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        get: Callable[[int], "bytes | Image.Image"],
+        labels: Labels,
+        classes: Sequence[str] | None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        end = labels.max(initial=0) + 1 if classes is None else len(classes)
+        wrong = np.flatnonzero((labels < 0) | (labels >= end))
+        if len(wrong):
+            raise DataError(
+                f"{title}: row {wrong[0]} has label {labels[wrong[0]]}, outside 0 to {end - 1}, as have "
+                f"{len(wrong)} of {len(labels)} rows; -1 stands for none"
+            )
+        self.title, self.get, self.labels = title, get, labels
+        self.classes = None if classes is None else tuple(classes)
+        self.files = tuple(files)
+
+    def name(self, index: int) -> str:
+        return f"row {index} of {self.title}"
+
+    def image(self, index: int) -> Image.Image:
+        try:
+            content = self.get(index)
+            return to_rgb(content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content)))
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error}; replace or remove it") from None
+
+    def content(self, index: int) -> str:
+        """SHA-256, in hex, of what the row holds."""
+        try:
+            held = self.get(index)
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from None
+        if isinstance(held, Image.Image):
+            held = f"{held.mode} {held.size} ".encode() + held.tobytes()
+        return hashlib.sha256(held).hexdigest()
+
+
+@dataclass(frozen=True)
+class RowDataset(Parted):
+    """A dataset in the rows of another library.
+
+    Its fingerprint is of the content of all rows. It is remembered until a file that holds them changes, and
+    the library is asked again only then.
+    """
+
+    @abstractmethod
+    def part(self, name: str) -> Rows: ...
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What, beside the name of a part, determines which rows the library is asked for."""
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self._facts()["classes"])
+
+    def fingerprint(self, split: str) -> str:
+        facts = self._facts()
+        return digest(
+            family="rows",
+            classes=facts["classes"],
+            content=facts["content"],
+            split=split,
+            **self.division(),
+        )
+
+    def known_files(self) -> tuple[Path, ...]:
+        """The files that held the rows when they were last read; none where that is not remembered."""
+        return tuple(Path(name) for name in cache.recall(self._key()).get("files", ()))
+
+    def _key(self) -> str:
+        return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
+
+    def _facts(self) -> dict[str, Any]:
+        known, files = cache.recall(self._key()), list(self.known_files())
+        if files and places.signature(files) == known["signature"]:
+            return known
+        parts = [self.part(name) for name in self.part_names]
+        if any(part.classes != parts[0].classes for part in parts):
+            raise DataError(f"{self.name}: the classes of its parts differ: {', '.join(self.part_names)}")
+        largest = max(int(part.labels.max(initial=0)) for part in parts)
+        files = sorted({file for part in parts for file in part.files})
+        content = []
+        with progress.ticker(f"reading {self.name}", sum(map(len, parts)), late=True) as ticker:
+            for part in parts:
+                whole = hashlib.sha256()
+                for label, row in zip(
+                    part.labels, parallel.each(part.content, range(len(part))), strict=True
+                ):
+                    whole.update(f"{label} {row}\n".encode())
+                    ticker.step()
+                content.append(whole.hexdigest())
+        facts = {
+            "signature": places.signature(files),
+            "files": [str(file) for file in files],
+            "classes": list(parts[0].classes or map(str, range(largest + 1))),
+            "content": content,
+        }
+        if files:
+            cache.remember(self._key(), facts)
+        return facts

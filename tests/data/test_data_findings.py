@@ -1,0 +1,153 @@
+"""What verifying finds: everything, not only the first."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pear_cli.data import inventory
+from pear_cli.data.bundled import Bundled
+from pear_cli.data.findings import Findings
+from pear_cli.data.folder import ImageFolder
+from pear_cli.data.vtab import Vtab
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RANDOM.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        for number in range(5):
+            picture(root / "train" / name / f"{number}.png")
+        picture(root / "test" / name / "t.png")
+    return root
+
+
+def found(dataset):
+    findings = Findings(dataset)
+    problems = [*findings.listed, *findings.decoded(lambda: None)]
+    return {(problem.kind, problem.split, problem.name): problem.message for problem in problems}
+
+
+def folder(root):
+    return ImageFolder("photos", root=str(root))
+
+
+def test_nothing_is_wrong_with_a_sound_dataset(photos):
+    steps = []
+    findings = Findings(folder(photos))
+    assert [*findings.listed, *findings.decoded(lambda: steps.append(1))] == []
+    assert len(steps) == findings.images == 12
+
+
+@pytest.mark.parametrize("dataset", [Bundled("digits"), Bundled("mnist5k")], ids=str)
+def test_what_comes_with_pear_is_sound(dataset):
+    assert not {kind for kind, _, _ in found(dataset)}
+
+
+def test_every_damaged_image_is_named(photos):
+    whole = (photos / "train" / "cat" / "0.png").read_bytes()
+    (photos / "train" / "cat" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "train" / "dog" / "4.png").write_bytes(b"")
+    (photos / "test" / "dog" / "t.png").write_bytes(b"text")
+    (photos / "test" / "cat" / "gone.png").symlink_to(photos / "nowhere.png")
+    problems = found(folder(photos))
+    assert {(kind, name) for kind, _, name in problems} == {
+        ("unreadable", "train/cat/0.png"),
+        ("unreadable", "train/dog/4.png"),
+        ("unreadable", "test/dog/t.png"),
+        ("missing", "test/cat/gone.png"),
+    }
+    assert all(message for message in problems.values())
+
+
+def test_every_class_folder_that_is_empty_or_unknown_is_named(photos):
+    for name in ("train/ant", "train/bee", "test/dogs"):
+        (photos / name).mkdir()
+    assert set(found(folder(photos))) == {
+        ("class", "train", "train/ant"),
+        ("class", "train", "train/bee"),
+        ("class", "test", "test/dogs"),
+        ("class", "train800val200", "ant"),
+        ("class", "train800val200", "bee"),
+    }
+
+
+def test_every_picture_that_is_in_two_splits_is_named_with_its_other(photos):
+    shutil.copy(photos / "train" / "cat" / "1.png", photos / "test" / "cat" / "copy.png")
+    Image.open(photos / "train" / "dog" / "2.png").save(photos / "test" / "dog" / "again.bmp")
+    shutil.copy(photos / "test" / "dog" / "t.png", photos / "test" / "dog" / "twice.png")  # the same split
+    problems = found(folder(photos))
+    assert set(problems) == {
+        ("duplicate", "test", "test/cat/copy.png"),
+        ("duplicate", "test", "test/dog/again.bmp"),
+    }
+    assert problems["duplicate", "test", "test/cat/copy.png"].startswith(
+        "the same picture as train/cat/1.png ("
+    )
+
+
+def test_everything_that_is_wrong_with_lists_is_named(tmp_path):
+    task = tmp_path / "vtab" / "tiny"
+    for number in range(12):
+        picture(task / "images" / f"{number}.png")
+    good = [f"images/{number}.png {number % 2}" for number in range(12)]
+    (task / "train800.txt").write_text("\n".join([*good[:4], good[0], "images/1.png 0", "images/2.png"]))
+    (task / "val200.txt").write_text("\n".join([good[4], "images/5.png 7", "images/no.png 1"]))
+    (task / "test.txt").write_text("\n".join([good[6], good[3], "../x.png 0"]))
+    problems = found(Vtab("vtab", root=str(task.parent), task="tiny", num_classes=3))
+    assert {(kind, name) for kind, _, name in problems} == {
+        ("repeated", "train800.txt, line 5"),
+        ("label", "train800.txt, line 2"),
+        ("list", "train800.txt, line 7"),
+        ("label", "val200.txt, line 2"),
+        ("missing", "images/no.png"),
+        ("list", "test.txt, line 3"),
+        ("duplicate", "images/3.png"),
+        ("class", "2"),
+    }
+
+
+def test_images_that_only_the_whole_training_list_has_are_decoded_too(tmp_path):
+    task = tmp_path / "tiny"
+    for number in range(4):
+        picture(task / "images" / f"{number}.png")
+    lines = [f"images/{number}.png {number % 2}" for number in range(4)]
+    (task / "images" / "3.png").write_bytes(b"")
+    for name, chosen in (("train800", lines[:1]), ("val200", lines[1:2]), ("test", lines[2:3])):
+        (task / f"{name}.txt").write_text("\n".join(chosen))
+    (task / "train800val200.txt").write_text("\n".join([*lines[:2], lines[3]]))
+    problems = found(Vtab("vtab", root=str(tmp_path), task="tiny"))
+    assert list(problems) == [("unreadable", "train800val200", "images/3.png")]
+
+
+def test_a_dataset_that_is_not_there_is_one_finding_a_split(tmp_path):
+    assert {kind for kind, _, _ in found(folder(tmp_path / "nowhere"))} == {"missing"}
+
+
+def test_a_survey_is_remembered_until_a_file_changes(photos):
+    dataset = folder(photos)
+    assert inventory.known(dataset) is None
+    survey = inventory.survey(dataset)
+    assert survey.images == {"train800": 8, "val200": 2, "train800val200": 10, "test": 2}
+    assert survey.classes == 2
+    assert inventory.known(dataset) == survey
+    os.utime(photos / "train" / "cat" / "1.png", (1, 1))
+    assert inventory.known(dataset) is None
+    assert inventory.survey(dataset) == survey
+    picture(photos / "train" / "cat" / "new.png")
+    assert inventory.known(dataset) is None
+    assert inventory.known(folder(photos / "nowhere")) is None
