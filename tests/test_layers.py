@@ -23,6 +23,7 @@ LAYERS = [
     {"data", "adapters"},
     {"sites", "channels", "widths"},
     {"backbone"},
+    {"pretrained"},
 ]
 LEAVES = {
     "",
@@ -35,6 +36,7 @@ LEAVES = {
     "flags",
     "nodes",
     "errors",
+    "hashes",
     "housekeeping",
     "progress",
     "store",
@@ -46,7 +48,7 @@ ROOMS = {
     "hydra": {"hydra_app", "jobs"},
     "omegaconf": {"hydra_app", "jobs", "config", "experiment"},
     "rich": {"cli", "report", "progress"},
-    "timm": {"backbone", "sites", "data"},
+    "timm": {"backbone", "pretrained", "sites", "data"},
     "torchvision": {"data"},
 }
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from pear_cli import hashes
 from pear_cli.data import cache
 from pear_cli.errors import DataError
 
@@ -30,7 +31,7 @@ EXPECTED = [(1, hashlib.sha256(name).hexdigest()) for name in (b"a", b"b")]
 
 def test_a_file_that_did_not_change_is_not_read_again(files, monkeypatch):
     assert cache.content_hashes(files, ["a", "b"]) == EXPECTED
-    monkeypatch.setattr(cache, "_sha256", lambda path: "read again")
+    monkeypatch.setattr(hashes, "sha256", lambda path: "read again")
     assert cache.content_hashes(files, ["b", "a"]) == EXPECTED[::-1]
     os.utime(files / "a", (2, 2))
     assert cache.content_hashes(files, ["a", "b"]) == [(1, "read again"), EXPECTED[1]]
