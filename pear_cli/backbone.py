@@ -75,8 +75,12 @@ def weights_name(identity: str) -> str:
     """What a reader calls the weights of a hash: `random`, the name of bundled ones, else the hash itself."""
     if identity.startswith(RANDOM):
         return RANDOM.rstrip("-")
-    bundled = {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
-    return bundled.get(identity, identity)
+    return _bundled().get(identity, identity)
+
+
+@functools.cache
+def _bundled() -> dict[str, str]:
+    return {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
 
 
 def is_random(config: Backbone) -> bool:

@@ -16,7 +16,7 @@ from pear_cli.adapters.cut import HEADED
 from pear_cli.adapters.method import Method
 from pear_cli.choices import Criterion, Effect, KnowledgeKind, Phase, Select, ShareRule, Unit
 from pear_cli.config import node
-from pear_cli.data.base import Dataset
+from pear_cli.data.base import Dataset, Normalization
 from pear_cli.errors import ConfigError, near
 from pear_cli.store import make_key
 
@@ -124,6 +124,8 @@ class Experiment:
                 "on; leave it out, or set dataset.train_split=train800"
             )
         changes: dict[str, Any] = {}
+        if self.dataset.normalization is not Normalization.backbone:
+            changes["backbone"] = dataclasses.replace(self.backbone, mean=None, std=None)
         if self.prune.ratio == 0:
             changes["share"] = nodes.Share(ShareRule.none)
             changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)

@@ -8,10 +8,11 @@ from rich.text import Text
 from pear_cli.errors import StoreError
 from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
-from pear_cli.report.listing import Group, Row, groups, protocol_notes, row
+from pear_cli.report.listing import RANDOM, Group, Row, groups, protocol_notes, row
 from pear_cli.store import Artifact, Store
 
 KEY_DIGITS = 8
+MARK = "*"
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
@@ -57,7 +58,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("stage", [group.first.step for group in listed]),
         Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
         _setting("dataset", "dataset", listed),
-        _setting("method", "method", listed, rank=3),
+        Column("method", [_marked(group, group.first.value("method")) for group in listed], rank=3),
         _setting("prune", "prune.ratio", listed),
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
@@ -99,7 +100,7 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
     return [
         *([_setting("dataset", "dataset", listed)] if several else []),
         *([_setting("method", "method", listed)] if methods else []),
-        Column("model", [group.first.lineage.label for group in listed]),
+        Column("model", [_marked(group, group.first.lineage.label) for group in listed]),
         Column("pruned", [_pruned(group) for group in listed]),
         *_varying(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
@@ -110,6 +111,11 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
         *([_setting("select", "select", listed)] if oracle else []),
     ]
+
+
+def _marked(group: Group, text: str | None) -> str:
+    """A text with the mark of random weights, where they are."""
+    return spelling.value(text or "") + (MARK if group.first.weights == "random" else "")
 
 
 def _pruned(group: Group) -> str:
@@ -149,5 +155,6 @@ def _created(group: Group) -> str:
 
 
 def _notes(rows: Sequence[Row], width: int | None) -> list[Text]:
-    notes = [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
+    notes = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
+    notes += [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
     return [line for note in notes for line in layout.paragraph(note, width, "yellow")]
