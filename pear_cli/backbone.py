@@ -1,19 +1,26 @@
 """Backbones: a timm model, frozen, with a fresh classifier; and the hash of its weights."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
+import inspect
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pear_cli import hashes, pretrained
 from pear_cli.errors import ConfigError, near
 from pear_cli.nodes import Backbone
 
 if TYPE_CHECKING:
     from torch import nn
 
-WEIGHTS_FILE = "model.safetensors"
+RANDOM = "random-"
+"""How the identity of random weights begins; that of a file is hex digits alone."""
+
 BUNDLED_ARCHITECTURE = "vit_tiny_patch16_224"
 BUNDLED = Path(__file__).resolve().parent / "weights"
 
@@ -43,71 +50,48 @@ def weights_file(config: Backbone) -> Path | None:
 
 
 def weights_hash(config: Backbone) -> str:
-    """What identifies the frozen weights, without loading torch or timm.
+    """What identifies the frozen weights, without loading torch.
 
-    sha256 of the file; for random weights, the hash of all that determines them.
+    sha256 of the file; for random weights `random-` and the hash of all that determines them.
 
     Raises:
-        ConfigError: pretrained weights that are not in the local cache.
+        ConfigError: pretrained weights that are neither in a cache nor within reach, or damaged.
     """
-    path = weights_file(config)
-    if path is None and config.pretrained:
-        path = _pretrained_file(config)
+    path = _file(config)
     if path is not None:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashes.content_hash(path)
+        if config.pretrained:
+            pretrained.check(path, content)
+        return content
     made_of = (
-        "random",
         config.name,
         sorted(config.args.items()),
         config.seed,
         importlib.metadata.version("timm"),
     )
-    return hashlib.sha256(repr(made_of).encode()).hexdigest()
+    return RANDOM + hashlib.sha256(repr(made_of).encode()).hexdigest()
 
 
-def _pretrained_file(config: Backbone) -> Path:
-    """timm's weights in the hub's cache; downloaded when they are not there yet.
-
-    Raises:
-        ConfigError: no such weights, or neither in the cache nor within reach.
-    """
-    import timm
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    try:
-        known = timm.get_pretrained_cfg(config.name)
-    except RuntimeError:  # the architecture is there, the tag is not
-        known = None
-    if known is None or not known.hf_hub_id:
-        tags = timm.list_pretrained()
-        raise ConfigError(f"timm has no pretrained weights for {config.name!r}{near(config.name, tags)}")
-    hub = str(known.hf_hub_id) + (config.name if str(known.hf_hub_id).endswith("/") else "")
-    cached = try_to_load_from_cache(hub, WEIGHTS_FILE)
-    if isinstance(cached, str):
-        return Path(cached)
-    if _hub_answers():
-        return Path(hf_hub_download(hub, WEIGHTS_FILE))
-    raise ConfigError(
-        f"backbone.pretrained: the weights of {config.name} are not in the local cache, and the hub is out "
-        f"of reach.\nOn a machine with network run: hf download {hub} {WEIGHTS_FILE}\n"
-        "then copy the file here and set backbone.pretrained=false backbone.weights=<file>"
-    )
+def weights_name(identity: str) -> str:
+    """What a reader calls the weights of a hash: `random`, the name of bundled ones, else the hash itself."""
+    if identity.startswith(RANDOM):
+        return RANDOM.rstrip("-")
+    return _bundled().get(identity, identity)
 
 
-def _hub_answers() -> bool:
-    """Whether a download can work at all: the hub's own client tries for half a minute before it gives up."""
-    import socket
-    from urllib.parse import urlsplit
+@functools.cache
+def _bundled() -> dict[str, str]:
+    return {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
 
-    from huggingface_hub import constants
 
-    host = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return not constants.HF_HUB_OFFLINE
+def is_random(config: Backbone) -> bool:
+    """Whether the frozen weights are neither a file's nor timm's."""
+    return not (config.weights or config.pretrained)
+
+
+def _file(config: Backbone) -> Path | None:
+    """The file of the weights, which is downloaded where it has to be; None for random ones."""
+    return pretrained.file_of(config.name) if config.pretrained else weights_file(config)
 
 
 def build(config: Backbone, num_classes: int) -> "nn.Module":
@@ -122,7 +106,7 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     import torch
     from torch import nn
 
-    path = weights_file(config) or (_pretrained_file(config) if config.pretrained else None)
+    path = _file(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _create(config)
@@ -198,14 +182,20 @@ def _load(model: Any, path: Path) -> None:
     """
     import timm.models
 
+    if path.suffix.lower() == ".npz":
+        _check_blocks(model, path)
     renew = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if renew is not None and "adapt_layer_scale" in inspect.signature(renew).parameters:
+        renew = functools.partial(renew, adapt_layer_scale=True)  # DeiT III calls them gamma_1, gamma_2
     try:
-        keys = timm.models.load_checkpoint(model, str(path), use_ema=False, strict=False, filter_fn=renew)
+        keys = timm.models.load_checkpoint(
+            model, str(path), use_ema=False, strict=False, filter_fn=renew, weights_only=True
+        )
     except Exception as error:  # whatever is in the file, the message is the same
         if not _readable(path):
             raise ConfigError(
-                f"backbone.weights = {path} is not a safetensors or torch weights file "
-                "(a state_dict, not a pickled model)"
+                f"backbone.weights = {path} is not a file of weights: safetensors, a state_dict of torch "
+                "(a pickled model is refused: it could run anything), or .npz of a ViT in JAX"
             ) from None
         line = next(iter(reversed(str(error).strip().splitlines())), type(error).__name__).strip()
         raise ConfigError(f"backbone.weights = {path} does not load into this backbone: {line}") from None
@@ -221,12 +211,30 @@ def _load(model: Any, path: Path) -> None:
             )
 
 
+def _check_blocks(model: Any, path: Path) -> None:
+    """Raise ConfigError where a file of JAX has another number of blocks: timm would pass over the rest."""
+    import numpy as np
+
+    with suppress(OSError, ValueError), np.load(path, allow_pickle=False) as archive:
+        found = {block[1] for name in archive.files if (block := re.search(r"encoderblock_(\d+)/", name))}
+        blocks = len(getattr(model, "blocks", found))
+        if found and len(found) != blocks:
+            raise ConfigError(
+                f"backbone.weights = {path} does not fit {type(model).__name__}: it has {len(found)} blocks, "
+                f"not {blocks}; check backbone.name and backbone.args"
+            )
+
+
 def _readable(path: Path) -> bool:
     """Whether there are named tensors in a file, for whatever model."""
+    import numpy as np
     import timm.models
 
     try:
-        return bool(timm.models.load_state_dict(str(path), use_ema=False))
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return bool(archive.files)
+        return bool(timm.models.load_state_dict(str(path), use_ema=False, weights_only=True))
     except Exception:
         return False
 

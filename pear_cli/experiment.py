@@ -29,7 +29,7 @@ from pear_cli.choices import (
     Unit,
 )
 from pear_cli.config import node
-from pear_cli.data.base import Dataset
+from pear_cli.data.base import Dataset, Normalization
 from pear_cli.errors import ConfigError, near
 from pear_cli.step import ORDER, Step, of_round
 
@@ -108,6 +108,8 @@ class Experiment:
                 "on; leave it out, or set dataset.train_split=train800"
             )
         changes: dict[str, Any] = {}
+        if self.dataset.normalization is not Normalization.backbone:
+            changes["backbone"] = dataclasses.replace(self.backbone, mean=None, std=None)
         if self.prune.ratio == 0:
             changes["prune"] = dataclasses.replace(
                 self.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1

@@ -147,9 +147,19 @@ def _step_of(name: "Callable[[Experiment], str]") -> Work:
             raise ConfigError(f"{method} has no adapters to score, prune or share; run: pear run method=lora")
         from pear_cli.stages.perform import perform
 
+        _warn(experiment)
         return _record(perform(step, experiment, store))
 
     return work
+
+
+def _warn(experiment: "Experiment") -> None:
+    """Say that the frozen weights are random, where they are: what follows is no result of transfer."""
+    from pear_cli import backbone, progress
+
+    if backbone.is_random(experiment.backbone):
+        name, remedy = experiment.backbone.name, "backbone.pretrained=true or backbone.weights=FILE"
+        progress.say(f"warning: {name} has random weights; trained ones: {remedy}")
 
 
 def _refuse_phase(command: str, experiment: "Experiment") -> None:
@@ -163,6 +173,7 @@ def _every_step(experiment: "Experiment", store: "Store") -> Record:
     from pear_cli import progress
     from pear_cli.stages.perform import perform_all
 
+    _warn(experiment)
     if not experiment.prunes:
         method = type(experiment.method).__name__
         progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")

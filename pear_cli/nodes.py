@@ -42,7 +42,8 @@ class Backbone:
     Args:
         name: a timm architecture, as `timm.list_models()` has it.
         pretrained: take timm's pretrained weights of that name.
-        weights: a safetensors file, or `pear_mini`, which comes with the package.
+        weights: a file: safetensors, a state_dict that torch saved (.pth, .bin, …), or .npz of the original
+            ViTs; or `pear_mini`, which comes with the package.
         seed: of random weights, when neither of the two is asked for.
         drop_path: stochastic depth rate while training, in [0, 1).
         mean, std: channel statistics that `dataset.normalization=backbone` uses, in [0, 1] pixel units;
@@ -62,7 +63,9 @@ class Backbone:
     def __post_init__(self) -> None:
         require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
         if self.pretrained and self.weights:
-            raise ConfigError("backbone.pretrained and backbone.weights are both set; keep one of them")
+            raise ConfigError(
+                f"backbone.weights = {self.weights} goes with backbone.pretrained=false; both are set now"
+            )
         for name in self.args:
             if name.startswith(FETCHING):
                 raise ConfigError(

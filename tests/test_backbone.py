@@ -1,19 +1,33 @@
 """Frozen weights: what is a file of them, and what the messages say."""
 
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import socket
+
+import huggingface_hub
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from pear_cli import backbone as backbones
+from pear_cli import hashes, pretrained
+from pear_cli.config import config_dir, node
 from pear_cli.errors import ConfigError
 from pear_cli.nodes import Backbone
+from pear_cli.sites import all_sites
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
 
 def tiny(weights=None, **changes):
-    settings = {"mean": None, "std": None, **changes}
-    return Backbone("vit_tiny_patch16_224", False, weights and str(weights), 0, 0.0, args=TINY, **settings)
+    settings = {"name": "vit_tiny_patch16_224", "pretrained": False, "args": TINY, **changes}
+    settings = {"seed": 0, "drop_path": 0.0, "mean": None, "std": None, **settings}
+    return Backbone(weights=weights and str(weights), **settings)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])
@@ -25,11 +39,99 @@ def test_safetensors_and_torch_files_load(tmp_path, ending):
     assert torch.equal(backbones.build(tiny(path), 2).norm.weight, weights["norm.weight"])
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "weights.safetensors", "weights.pt"])
+@pytest.mark.parametrize("nest", ["model", "state_dict"])
+def test_a_state_dict_may_lie_below_a_name_beside_what_a_training_left(tmp_path, nest):
+    weights = {
+        f"module.{name}": tensor + 1 for name, tensor in backbones.build(tiny(), 5).state_dict().items()
+    }
+    path = tmp_path / "weights.pth"
+    torch.save({nest: weights, "epoch": 3, "optimizer": {"lr": 0.1}}, path)
+    model = backbones.build(tiny(path), 2)
+    assert torch.equal(model.norm.weight, weights["module.norm.weight"])
+    assert not model.head.weight.any()  # the classifier is ours
+
+
+def test_dinov2_weights_load_by_the_names_of_their_authors(tmp_path):
+    config = {"name": "vit_small_patch14_dinov2", "args": TINY | {"img_size": 28, "patch_size": 14}}
+    larger = backbones.build(tiny(**{**config, "args": config["args"] | {"img_size": 42}}), 2)
+    weights = {name: tensor for name, tensor in larger.state_dict().items() if "head" not in name}
+    path = tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save(weights | {"mask_token": torch.zeros(1, 16)}, path)
+    model = backbones.build(tiny(path, **config), 2)
+    assert model.pos_embed.shape == (1, 5, 16)  # resampled from 3×3 patches to 2×2
+    assert torch.equal(model.blocks[0].ls1.gamma, weights["blocks.0.ls1.gamma"])
+
+
+def test_deit_3_weights_load_by_the_names_of_their_authors(tmp_path):
+    weights = backbones.build(tiny(name="deit3_small_patch16_224"), 2).state_dict()
+    theirs = {
+        name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): weights[name]
+        for name in weights
+    }
+    path = tmp_path / "deit_3_small.pth"
+    torch.save({"model": theirs}, path)
+    assert theirs.keys() != weights.keys()
+    backbones.build(tiny(path, name="deit3_small_patch16_224"), 2)
+
+
+CLIP = {"norm_pre": "ln_pre", "blocks": "transformer.resblocks", "norm1": "ln_1", "norm2": "ln_2"}
+CLIP |= {"attn.qkv.": "attn.in_proj_", "attn.proj": "attn.out_proj", "fc1": "c_fc", "fc2": "c_proj"}
+CLIP |= {"norm.": "ln_post.", "patch_embed.proj": "conv1"}
+
+
+def test_clip_weights_load_by_the_names_of_their_authors(tmp_path):
+    config = {"name": "vit_base_patch16_clip_quickgelu_224"}
+    plain = backbones.build(tiny(seed=1, **config), 2)
+    weights = {name: t for name, t in plain.state_dict().items() if "head" not in name}
+    theirs = {"class_embedding": weights.pop("cls_token")[0, 0], "proj": torch.zeros(16, 8)}
+    theirs |= {"positional_embedding": weights.pop("pos_embed")[0]}
+    for name, tensor in weights.items():
+        for ours, other in CLIP.items():
+            name = name.replace(ours, other)
+        theirs[name] = tensor
+    path = tmp_path / "clip.pt"
+    torch.save({f"visual.{n}": t for n, t in theirs.items()} | {"logit_scale": torch.ones(1)}, path)
+    model = backbones.build(tiny(path, **config), 2)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(model.forward_features(x), plain.forward_features(x))
+
+
+class Bomb:
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (self.place,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_pickled_object_is_refused_and_not_executed(tmp_path, save):
+    path = tmp_path / "weights.pth"
+    save({"norm.weight": torch.ones(16), "more": Bomb(str(tmp_path / "exploded"))}, path)
+    with pytest.raises(ConfigError, match="a pickled model is refused"):
+        backbones.build(tiny(path), 2)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_archive_of_jax_with_other_blocks_or_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{f"Transformer/encoderblock_{i}/LayerNorm_0/bias": np.zeros(16) for i in range(3)})
+    with pytest.raises(ConfigError, match="does not fit VisionTransformer: it has 3 blocks, not 1"):
+        backbones.build(tiny(path), 2)
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(ConfigError, match="does not load into this backbone"):
+        backbones.build(tiny(path), 2)
+    np.savez(path, a=np.array([Bomb(str(tmp_path / "exploded"))]))
+    with pytest.raises(ConfigError):
+        backbones.build(tiny(path), 2)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "weights.safetensors", "weights.pt", "weights.npz"])
 def test_a_file_that_has_no_weights_is_told_so(tmp_path, name):
     path = tmp_path / name
     path.write_text("root:x:0:0:root:/root:/bin/bash\n")
-    with pytest.raises(ConfigError, match=f"{name} is not a safetensors or torch weights file"):
+    with pytest.raises(ConfigError, match=f"{name} is not a file of weights: safetensors, "):
         backbones.build(tiny(path), 2)
 
 
@@ -69,3 +171,132 @@ def test_a_network_that_takes_images_of_any_size_gets_those_of_img_size():
     assert backbones.arguments(tiny(), backbones.build(tiny(), 2)) == TINY
     with pytest.raises(ConfigError, match="unexpected keyword argument 'depht'"):
         backbones.build(Backbone("resnet18", False, None, 0, 0.0, None, None, thin | {"depht": 3}), 2)
+
+
+def test_weights_are_read_for_their_hash_once(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"weights")
+    os.utime(path, (1, 1))
+    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setattr(hashes, "sha256", lambda path: pytest.fail("it is read again"))
+    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_weights_have_a_name_for_the_reader():
+    made_up, other = backbones.weights_hash(tiny()), backbones.weights_hash(tiny(seed=1))
+    assert made_up != other
+    assert (backbones.weights_name(made_up), backbones.weights_name("a" * 64)) == ("random", "a" * 64)
+    assert backbones.weights_name(backbones.weights_hash(tiny("pear_mini"))) == "pear_mini"
+
+
+TAG = "vit_tiny_patch16_224.augreg_in21k"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The cache of the hub's client, with a file of timm's repository put into it; no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(pretrained, "_within_reach", lambda source: False)
+
+    def keep(name, content, sha256=None):
+        repository = tmp_path / "hub" / f"models--timm--{TAG}"
+        blob = repository / "blobs" / (sha256 or hashlib.sha256(content).hexdigest())
+        link = repository / "snapshots" / ("0" * 40) / name
+        for folder in (blob.parent, link.parent, repository / "refs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text("0" * 40)
+        blob.write_bytes(content)
+        link.symlink_to(blob)
+        return link
+
+    return keep
+
+
+def test_pretrained_weights_without_safetensors_are_found_too(hub):
+    link = hub("pytorch_model.bin", b"weights")
+    assert pretrained.file_of(TAG) == link
+    assert pretrained.file_of(TAG) != hub("model.safetensors", b"the same, unpickled")
+
+
+def test_weights_that_have_an_address_only_are_found_where_torch_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "gcvit_tiny_224_nvidia-ac783954.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert pretrained.file_of("gcvit_tiny.in1k") == path
+    with pytest.raises(ConfigError, match=r"is damaged: its sha256 is 9a129038d9a0… instead of ac783954…"):
+        backbones.weights_hash(tiny(name="gcvit_tiny.in1k", pretrained=True))
+
+
+def test_pretrained_weights_are_compared_with_the_hash_that_the_hub_states(hub):
+    link = hub("model.safetensors", b"weights")
+    assert backbones.weights_hash(tiny(name=TAG, pretrained=True)) == link.resolve().name
+    link.resolve().write_bytes(b"weight")
+    with pytest.raises(ConfigError, match=rf"is damaged: .*\nremove .*{link.resolve().name} and run again"):
+        backbones.weights_hash(tiny(name=TAG, pretrained=True))
+
+
+@pytest.mark.parametrize("there", ["model.safetensors", "pytorch_model.bin"])
+def test_a_download_says_so_and_takes_what_the_repository_has(hub, monkeypatch, capfd, there):
+    def download(repository, file, revision):
+        if file != there:
+            raise huggingface_hub.errors.EntryNotFoundError(file)
+        return str(hub(file, b"weights"))
+
+    monkeypatch.setattr(pretrained, "_within_reach", lambda source: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert pretrained.file_of(TAG).name == there
+    assert f"downloading the weights of {TAG} from timm/{TAG}" in capfd.readouterr().err
+
+
+def test_a_download_that_fails_is_an_error_with_the_reason_and_the_remedy(hub, monkeypatch):
+    def download(repository, file, revision):
+        raise OSError("no space left on device\nat all")
+
+    monkeypatch.setattr(pretrained, "_within_reach", lambda source: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ConfigError, match=r"downloaded: no space left on device\n.*: hf download .*FILE$"):
+        pretrained.file_of(TAG)
+
+
+def test_without_a_network_the_hub_is_out_of_reach_at_once(monkeypatch):
+    source = pretrained._source(TAG)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not pretrained._within_reach(source)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        assert pretrained._within_reach(source)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        assert not pretrained._within_reach(source)
+        assert "HF_HUB_OFFLINE is set" in pretrained._out_of_reach(source)
+
+
+SHRUNK = {"swin": {"depths": [1] * 4}, "convnext": {"depths": [1] * 4}, "resnet": {"layers": [1] * 4}}
+OTHERS = ("timm", "pear_mini")  # any model; and the bundled one, which many tests build
+PRESETS = sorted({path.stem for path in (config_dir() / "backbone").glob("*.yaml")} - {*OTHERS})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_model_of_timm_with_published_weights(preset):
+    config = node(OmegaConf.load(config_dir() / "backbone" / f"{preset}.yaml"), Backbone, "backbone")
+    assert config.pretrained
+    assert pretrained._source(config.name).hub
+    shrink = next((args for kind, args in SHRUNK.items() if preset.startswith(kind)), {"depth": 1})
+    config = dataclasses.replace(config, pretrained=False, args=config.args | shrink)
+    model = backbones.build(config, 3)
+    size = config.args.get("img_size", 224)
+    assert model(torch.zeros(1, 3, size, size)).shape == (1, 3)
+    assert model.pretrained_cfg["input_size"] == (3, size, size)
+    assert all_sites(model)
+
+
+def test_where_weights_are_is_asked_of_timm_once_a_version(monkeypatch, tmp_path):
+    monkeypatch.setenv("PEAR_CACHE", str(tmp_path))
+    source = pretrained._source(TAG)
+    assert (source.hub, source.files) == (f"timm/{TAG}", ("model.safetensors", "pytorch_model.bin"))
+    monkeypatch.setattr(pretrained, "_ask_timm", lambda name: "asked again")
+    assert pretrained._source(TAG) == source
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9")
+    with pytest.raises(TypeError):  # what was asked again is no source
+        pretrained._source(TAG)

@@ -17,6 +17,7 @@ from torch import nn
 
 from pear_cli import backbone as backbones
 from pear_cli import model as models
+from pear_cli import pretrained
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
@@ -385,7 +386,7 @@ SWIN_TAG = "swin_tiny_patch4_window7_224.ms_in1k"
 def hub(tmp_path, monkeypatch):
     """Put tensors where the hub's client keeps the file of a tag; the hub itself is out of reach."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(backbones, "_hub_answers", lambda: False)
+    monkeypatch.setattr(pretrained, "_within_reach", lambda source: False)
 
     def keep(tag, tensors):
         repository = tmp_path / f"models--timm--{tag}"
@@ -430,9 +431,9 @@ def test_pretrained_weights_that_lack_a_tensor_are_refused(hub):
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
-        (TAG, rf"the hub is out of reach\.\n.*: hf download timm/{TAG} model\.safetensors"),
+        (TAG, rf"out of reach\n.*: hf download timm/{TAG} model\.safetensors --local-dir"),
         ("vit_tiny_patch16_224.augreg_in22k", f'no pretrained weights .*did you mean "{TAG}"'),
-        ("gcvit_tiny.in1k", "no pretrained weights for 'gcvit_tiny.in1k'"),
+        ("gcvit_tiny.in1k", r"out of reach\n.*: curl -LO https://.*/gcvit_tiny_224_nvidia-ac783954\.pth"),
     ],
 )
 def test_pretrained_weights_that_are_not_there_are_an_error_with_a_remedy(hub, tag, message):

@@ -83,7 +83,7 @@ ERRORS = [
     ("backbone.std=0", 1, "backbone.std = 0 is not a list"),
     ("knowledge.beta=nan", 1, "pear train: knowledge.beta = nan is not a finite number"),
     ("method.lr=inf", 1, "pear train: method.lr = inf is not a finite number"),
-    ("backbone.weights=/etc/passwd", 1, "/etc/passwd is not a safetensors or torch weights file"),
+    ("backbone.weights=/etc/passwd", 1, "/etc/passwd is not a file of weights: safetensors, "),
     ("+prune.ratio=1", 1, "An item is already at 'prune.ratio'"),
     ("ratio", 2, '"ratio" is not an override'),
     ("prune.ratio=[1", 2, "is not an override"),

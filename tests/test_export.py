@@ -239,7 +239,7 @@ def test_stored_bytes_are_those_of_adapters_classifier_and_knowledge(finished):
         assert finished.made[step].manifest["accounting"]["stored_bytes"] == sum(kept)
     adapted, evaluated = (finished.made[step].manifest["accounting"] for step in ("adapt", "eval"))
     assert evaluated["stored_bytes"] == adapted["stored_bytes"]
-    assert len(finished.made["eval"].manifest["environment"]["weights"]) == 64
+    assert finished.made["eval"].manifest["environment"]["weights"].startswith("random-")
 
 
 def test_show_draws_an_exported_file_without_its_store(exported):

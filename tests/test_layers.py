@@ -23,6 +23,7 @@ LAYERS = [
     {"data", "adapters"},
     {"sites", "channels", "widths"},
     {"backbone"},
+    {"pretrained"},
 ]
 LEAVES = {
     "",
@@ -35,6 +36,8 @@ LEAVES = {
     "flags",
     "nodes",
     "errors",
+    "hashes",
+    "parallel",
     "housekeeping",
     "progress",
     "step",
@@ -47,7 +50,7 @@ ROOMS = {
     "hydra": {"hydra_app", "jobs"},
     "omegaconf": {"hydra_app", "jobs", "config", "experiment"},
     "rich": {"cli", "report", "progress"},
-    "timm": {"backbone", "sites", "data"},
+    "timm": {"backbone", "pretrained", "sites", "data"},
     "torchvision": {"data"},
 }
 

@@ -50,6 +50,9 @@ def list_artifacts(
             metavar="KEY=VALUE", help="Only those; also !=, <, <=, >, >=, in quotes.", show_default=False
         ),
     ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Averages over the tasks of a benchmark instead: vtab1k.")
+    ] = None,
     as_json: Lines = False,
     store: Root = STORE,
 ) -> None:
@@ -58,9 +61,13 @@ def list_artifacts(
     \b
     pear ls
     pear ls stage=eval dataset=digits 'prune.ratio>=0.5'
+    pear ls --benchmark vtab1k method=lora
     """
     from pear_cli.artifact import name_of
-    from pear_cli.report import layout, listing, table
+    from pear_cli.report import benchmark as benchmarks
+    from pear_cli.report import layout, listing, standings, table
+
+    asked = benchmarks.named(benchmark) if benchmark is not None else None
 
     damaged: list[str] = []
 
@@ -76,6 +83,11 @@ def list_artifacts(
         complain("ls", f"damaged manifests (pear rm, or pear gc --verify): {', '.join(damaged)}")
     if conditions and not found:
         complain("ls", f"no artifacts match {' '.join(conditions)}")
+    elif asked is not None and as_json:
+        for standing in benchmarks.standings(found, asked):
+            typer.echo(json.dumps(standing.to_json()))
+    elif asked is not None:
+        standings.print_benchmark(found, asked, layout.console())
     elif as_json:
         typer.echo("".join(f"{line}\n" for line in listing.json_lines(found)), nl=False)
     else:

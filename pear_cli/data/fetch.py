@@ -10,8 +10,7 @@ from types import TracebackType
 
 from filelock import FileLock
 
-from pear_cli import progress
-from pear_cli.data import cache
+from pear_cli import hashes, progress
 
 ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
 PATIENCE = 10.0  # seconds without a byte before a download counts as failed
@@ -28,7 +27,7 @@ def fetch(root: Path, download: Callable[[Path], None], is_there: Callable[[], b
         download: puts all of it into the folder that it is given.
         is_there: whether nothing is left to do.
     """
-    locks = cache.folder() / "locks"
+    locks = hashes.folder() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]
     with FileLock(locks / f"{name}.lock"):

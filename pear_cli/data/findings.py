@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from pear_cli.data import parallel
+from pear_cli import parallel
 from pear_cli.data.base import Dataset, Problem, Records
 from pear_cli.data.folder import Files
 from pear_cli.errors import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pear_cli import progress
-from pear_cli.data import cache, places
+from pear_cli import hashes, progress
+from pear_cli.data import places
 from pear_cli.data.base import Dataset, Holding, Problem, Records, digest, divide
 from pear_cli.data.pictures import SUFFIXES, read
 from pear_cli.errors import DataError, near
@@ -27,7 +27,7 @@ class FileDataset(Dataset):
     def fingerprint(self, split: str) -> str:
         listing = self.listing(split)
         with progress.ticker(f"reading {self.name}", len(listing), late=True) as ticker:
-            contents = cache.content_hashes(self.folder(), [name for name, _ in listing], ticker.step)
+            contents = hashes.content_hashes(self.folder(), [name for name, _ in listing], ticker.step)
         return digest(
             family="files",
             classes=self.classes(),

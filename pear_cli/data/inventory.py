@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from pear_cli import hashes
 from pear_cli.canonical import canonical
-from pear_cli.data import cache, places
+from pear_cli.data import places
 from pear_cli.data.base import SPLITS, Dataset
 
 
@@ -34,7 +35,7 @@ def survey(dataset: Dataset) -> Survey:
     held = dataset.holding().places
     if held:
         signed = {"signature": places.signature(held), **dataclasses.asdict(found)}
-        cache.remember(_key(dataset), signed)
+        hashes.remember(_key(dataset), signed)
     return found
 
 
@@ -43,7 +44,7 @@ def known(dataset: Dataset) -> Survey | None:
     held = dataset.holding().places
     if held is None:
         return survey(dataset)
-    facts: dict[str, Any] = cache.recall(_key(dataset))
+    facts: dict[str, Any] = hashes.recall(_key(dataset))
     if not facts or places.signature(held) != facts.pop("signature", ""):
         return None
     return Survey(**facts)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pear_cli import progress
-from pear_cli.data import cache, parallel, places
+from pear_cli import hashes, parallel, progress
+from pear_cli.data import places
 from pear_cli.data.base import Labels, Records, digest
 from pear_cli.data.parts import Parted
 from pear_cli.data.pictures import to_rgb
@@ -100,13 +100,13 @@ class RowDataset(Parted):
 
     def known_files(self) -> tuple[Path, ...]:
         """The files that held the rows when they were last read; none where that is not remembered."""
-        return tuple(Path(name) for name in cache.recall(self._key()).get("files", ()))
+        return tuple(Path(name) for name in hashes.recall(self._key()).get("files", ()))
 
     def _key(self) -> str:
         return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
 
     def _facts(self) -> dict[str, Any]:
-        known, files = cache.recall(self._key()), list(self.known_files())
+        known, files = hashes.recall(self._key()), list(self.known_files())
         if files and places.signature(files) == known["signature"]:
             return known
         parts = [self.part(name) for name in self.part_names]
@@ -131,5 +131,5 @@ class RowDataset(Parted):
             "content": content,
         }
         if files:
-            cache.remember(self._key(), facts)
+            hashes.remember(self._key(), facts)
         return facts

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pear_cli import progress
-from pear_cli.data import cache, places
+from pear_cli import hashes, progress
+from pear_cli.data import places
 from pear_cli.data.base import Holding, Labels, Problem, Records, digest
 from pear_cli.data.fetch import ARCHIVES, fetch
 from pear_cli.data.folder import Files
@@ -76,7 +76,7 @@ class Torchvision(Parted):
         self._facts()
         names = self._files()
         with progress.ticker(f"reading {self.name}", len(names), late=True) as ticker:
-            contents = cache.content_hashes(self.folder(), names, ticker.step)
+            contents = hashes.content_hashes(self.folder(), names, ticker.step)
         return digest(
             family="torchvision",
             dataset=self.dataset,
@@ -135,7 +135,7 @@ class Torchvision(Parted):
     def _facts(self) -> dict[str, Any]:
         """The classes, once torchvision has found all parts; remembered until a file changes."""
         key = f"torchvision {self.dataset} {self.folder()} {' '.join(self.part_names)}"
-        known, signature = cache.recall(key), places.signature(self._places)
+        known, signature = hashes.recall(key), places.signature(self._places)
         if signature and known.get("signature") == signature:
             return known
         sources = [self._source(name) for name in self.part_names]
@@ -147,7 +147,7 @@ class Torchvision(Parted):
             "signature": places.signature(self._places),
             "classes": [str(name) for name in names or range(largest + 1)],
         }
-        cache.remember(key, facts)
+        hashes.remember(key, facts)
         return facts
 
     def _source(self, part: str) -> Any:

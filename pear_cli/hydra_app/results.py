@@ -54,11 +54,14 @@ def _show_checks(record: Record, common: set[str] | None) -> None:
 def _show(evaluated: list[Path], share_map: bool) -> None:
     """Who serves where in a single model, then what the evaluations came to, on stderr."""
     from pear_cli.progress import console
-    from pear_cli.report import show, table
+    from pear_cli.report import benchmark, show, standings, table
     from pear_cli.store import Artifact, Store
 
     store = Store(evaluated[0].parent.parent)
     artifacts = [Artifact.at(path) for path in evaluated]
     if share_map:
         show.print_share_map(artifacts[0], store, console)
-    table.print_closing(table.closing_rows(artifacts, store), console)
+    rows = table.closing_rows(artifacts, store)
+    table.print_closing(rows, console)
+    if (swept := benchmark.of(rows)) is not None:
+        standings.print_averages(benchmark.standings(rows, swept), swept, console)

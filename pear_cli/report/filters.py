@@ -25,6 +25,7 @@ KNOWN = frozenset(
         "stage",
         "key",
         "label",
+        "weights",
         "created",
         "seconds",
         "method",
@@ -94,7 +95,7 @@ class Filter:
         mine, wanted = _number(found), _number(self.value)
         if mine is not None and wanted is not None:
             return mine == wanted
-        if self.key in ("key", "created"):
+        if self.key in ("key", "weights", "created"):
             return str(found).startswith(self.value)
         if isinstance(found, list):
             return self.value.strip("[]").replace(" ", "") == ",".join(map(str, found))

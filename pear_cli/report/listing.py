@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pear_cli.backbone import weights_name
 from pear_cli.canonical import canonical
 from pear_cli.choices import Phase, Precision, Select
 from pear_cli.errors import ConfigError, near
@@ -42,6 +43,7 @@ CHOICES: dict[str, type[Enum]] = {
 }
 """Settings that choose from a closed set."""
 
+RANDOM = "the weights of the frozen backbone are random: this is no result of transfer"
 ORACLE = "test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare"
 
 
@@ -69,10 +71,17 @@ class Row:
             "stage": self.artifact.stage,
             "key": self.artifact.key,
             "label": self.lineage.label,
+            "weights": self.weights,
             "created": manifest["created_at"],
             "seconds": self.seconds,
         }
         return {**manifest["accounting"], **manifest["metrics"], **own}
+
+    @property
+    def weights(self) -> str | None:
+        """The frozen weights: `random`, the name of bundled ones, or the hash of their file."""
+        identity = self.lineage.provenance.get("weights")
+        return None if identity is None else weights_name(str(identity))
 
     @property
     def seconds(self) -> float:
@@ -109,6 +118,7 @@ class Row:
             "label": self.lineage.label,
             "seed": self.value("seed"),
             "select": self.value("select"),
+            "weights": self.weights,
             "config": self.lineage.config,
             "provenance": self.lineage.provenance,
             "metrics": manifest["metrics"],
@@ -215,11 +225,10 @@ def protocol_notes(listed: Iterable[Row]) -> list[str]:
         values = {_plain(row.value(key)) for row in evaluations if not row.lineage.missing}
         if len(values) > 1:
             differing.append(f"{key} ({', '.join(sorted(values))})")
-    weights = {
-        str(row.lineage.provenance["weights"]) for row in evaluations if "weights" in row.lineage.provenance
-    }
-    if len(weights) > 1:
-        differing.append(f"frozen weights ({', '.join(sorted(w[:8] for w in weights))})")
+    identities = {str(row.lineage.provenance.get("weights", "")) for row in evaluations} - {""}
+    if len(identities) > 1:
+        names = sorted(short_weights(identity) for identity in identities)
+        differing.append(f"frozen weights ({', '.join(names)})")
     if differing:
         notes.append(f"these evaluations differ in protocol: {'; '.join(differing)}")
     gone = sum(bool(row.lineage.missing) for row in evaluations)
@@ -228,6 +237,12 @@ def protocol_notes(listed: Iterable[Row]) -> list[str]:
             f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known"
         )
     return notes
+
+
+def short_weights(identity: str) -> str:
+    """A name of weights for a line of text: a hash by its first digits."""
+    name = weights_name(identity)
+    return name if name != identity else name[:8]
 
 
 def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:

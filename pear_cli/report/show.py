@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pear_cli.backbone import weights_name
 from pear_cli.choices import Unit
 from pear_cli.errors import StoreError
 from pear_cli.export import single_file
@@ -16,7 +17,7 @@ from pear_cli.report import layout, spelling
 from pear_cli.report.drawing import PART, Channels, Drawing, Parts
 from pear_cli.report.layout import Column
 from pear_cli.report.lineage import Lineage
-from pear_cli.report.listing import ORACLE, Row
+from pear_cli.report.listing import ORACLE, RANDOM, Row
 from pear_cli.scoring.importance import Importance
 from pear_cli.sharing.share_map import ShareMap
 from pear_cli.store import Artifact, Store
@@ -126,6 +127,8 @@ def _notes(lineage: Lineage) -> list[str]:
     notes = [str(note) for note in metrics["notes"]] if isinstance(metrics.get("notes"), list) else []
     if lineage.setting("select") == "test_oracle":
         notes.append(ORACLE)
+    if Row(lineage).weights == "random":
+        notes.append(RANDOM)
     return notes + [f"its input {name} is gone from the store" for name in lineage.missing]
 
 
@@ -246,6 +249,8 @@ def _items(values: Mapping[str, Any]) -> list[str]:
 
 
 def _spell(name: str, value: Any) -> str:
+    if name == "weights" and value is not None:
+        value = weights_name(str(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return SPELLED.get(name, spelling.number)(value)
     text = spelling.value(value)

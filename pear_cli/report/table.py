@@ -8,10 +8,11 @@ from rich.text import Text
 from pear_cli.errors import StoreError
 from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
-from pear_cli.report.listing import Group, Row, groups, protocol_notes, row
+from pear_cli.report.listing import RANDOM, Group, Row, groups, protocol_notes, row
 from pear_cli.store import Artifact, Store
 
 KEY_DIGITS = 8
+MARK = "*"
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
@@ -23,7 +24,7 @@ def print_listing(rows: Sequence[Row], console: Console) -> None:
         return
     width = layout.width_of(console)
     lines = layout.table(listing_columns(groups(rows)), width)
-    layout.write(console, [*lines, *_notes(rows, width)])
+    layout.write(console, [*lines, *notes(rows, width)])
 
 
 def print_closing(rows: Sequence[Row], console: Console) -> None:
@@ -42,7 +43,7 @@ def print_closing(rows: Sequence[Row], console: Console) -> None:
     units = {shown.value("score.unit") for shown in rows}
     lines += layout.paragraph(SHARING, width, "dim") if units != {"channel"} else []
     lines += layout.paragraph(FASTER, width, "dim") if "channel" in units else []
-    layout.write(console, [*lines, *_notes(rows, width)])
+    layout.write(console, [*lines, *notes(rows, width)])
 
 
 def closing_rows(artifacts: Sequence[Artifact], store: Store) -> list[Row]:
@@ -57,11 +58,11 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("stage", [group.first.step for group in listed]),
         Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
         _setting("dataset", "dataset", listed),
-        _setting("method", "method", listed, rank=3),
+        Column("method", [marked(group, group.first.value("method")) for group in listed], rank=3),
         _setting("prune", "prune.ratio", listed),
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
-        *_varying(listed, shown=("share.rule", "knowledge.kind")),
+        *varying(listed, [key for key in VARYING if key not in OPTIONAL]),
         Column("accuracy %", [_accuracy(group) for group in listed]),
         Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
         Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=5),
@@ -77,16 +78,16 @@ VARYING = (
 )
 """Settings that have a column of their own where rows differ in them."""
 
+OPTIONAL = ("share.rule", "knowledge.kind")
+"""Those that the row's label has, where they are `none`."""
 
-def _varying(listed: Sequence[Group], shown: Sequence[str] = ()) -> list[Column]:
-    """A column for each setting in which the rows that have it differ, unless it is shown anyway.
 
-    Whether there is sharing or knowledge at all is in the row's label.
-    """
+def varying(listed: Sequence[Group], keys: Sequence[str] = VARYING) -> list[Column]:
+    """A column for each setting in which the rows that have it differ."""
     columns = []
-    for key in VARYING:
+    for key in keys:
         known = {str(value) for group in listed if (value := group.first.value(key)) is not None}
-        if len(known - {"none"}) > 1 and key not in shown:
+        if len(known - ({"none"} if key in OPTIONAL else set())) > 1:
             columns.append(_setting(key.split(".")[-1], key, listed, rank=1))
     return columns
 
@@ -99,9 +100,9 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
     return [
         *([_setting("dataset", "dataset", listed)] if several else []),
         *([_setting("method", "method", listed)] if methods else []),
-        Column("model", [group.first.lineage.label for group in listed]),
+        Column("model", [marked(group, group.first.lineage.label) for group in listed]),
         Column("pruned", [_pruned(group) for group in listed]),
-        *_varying(listed),
+        *varying(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
         Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
         Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
@@ -110,6 +111,11 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
         *([_setting("select", "select", listed)] if oracle else []),
     ]
+
+
+def marked(group: Group, text: str | None) -> str:
+    """A text with the mark of random weights, where they are."""
+    return spelling.value(text or "") + (MARK if group.first.weights == "random" else "")
 
 
 def _pruned(group: Group) -> str:
@@ -148,6 +154,8 @@ def _created(group: Group) -> str:
     return str(group.first.artifact.manifest["created_at"])[:16].replace("T", " ")
 
 
-def _notes(rows: Sequence[Row], width: int | None) -> list[Text]:
-    notes = [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
-    return [line for note in notes for line in layout.paragraph(note, width, "yellow")]
+def notes(rows: Sequence[Row], width: int | None) -> list[Text]:
+    """What a reader must know who compares these rows, one line each."""
+    found = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
+    found += [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
+    return [line for note in found for line in layout.paragraph(note, width, "yellow")]

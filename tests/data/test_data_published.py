@@ -17,8 +17,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from pear_cli import hashes
 from pear_cli.config import config_dir, node
-from pear_cli.data import cache, fetch
+from pear_cli.data import fetch
 from pear_cli.data.base import Dataset
 from pear_cli.data.findings import Findings
 from pear_cli.data.published import PUBLISHED
@@ -379,5 +380,5 @@ def test_a_damaged_image_is_named_by_its_path(place, tmp_path, monkeypatch):
 def test_what_is_remembered_is_forgotten_when_the_cache_is(place, tmp_path, monkeypatch):
     expected = preset("eurosat").fingerprint("train800")
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path))
-    assert cache.recall("anything") == {}
+    assert hashes.recall("anything") == {}
     assert preset("eurosat").fingerprint("train800") == expected

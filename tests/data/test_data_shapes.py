@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from pear_cli.data import cache, shapes
+from pear_cli import hashes
+from pear_cli.data import shapes
 from pear_cli.data.shapes import TASKS, Shapes, generate
 from pear_cli.errors import ConfigError
 
@@ -97,14 +98,14 @@ def test_fingerprints_follow_task_split_seed_and_version(monkeypatch):
     assert len(made) == 18
     monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
     assert Shapes("shapes_count").fingerprint("test") not in made
-    assert not cache.folder().exists()  # nothing was drawn for a fingerprint
+    assert not hashes.folder().exists()  # nothing was drawn for a fingerprint
 
 
 def test_a_broken_cache_is_drawn_again(monkeypatch):
     monkeypatch.setattr(shapes, "TRAIN_IMAGES", 20)
     dataset = Shapes("shapes_count")
     expected = dataset.load("train800val200", 32).pixels
-    (stored,) = cache.folder().rglob("*.npz")
+    (stored,) = hashes.folder().rglob("*.npz")
     whole = stored.read_bytes()
     altered = bytearray(whole)
     altered[len(whole) // 2] ^= 255

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pear_cli.data import cache, parallel, places
+from pear_cli import hashes, parallel
+from pear_cli.data import cache, places
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
@@ -203,9 +204,9 @@ def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
 
     names = [str(number) for number in range(200)]
     with pytest.raises(KeyboardInterrupt):
-        cache.content_hashes(tmp_path, names, interrupted)
+        hashes.content_hashes(tmp_path, names, interrupted)
     reads = []
     monkeypatch.setattr(cache, "_sha256", lambda path: reads.append(path) or "0" * 64)
-    cache.content_hashes(tmp_path, names)
+    hashes.content_hashes(tmp_path, names)
     assert len(reads) <= 50
     assert np.all([int(path.name) >= 150 for path in reads])

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from pear_cli.artifact import Artifact
+from pear_cli.backbone import weights_hash
 from pear_cli.errors import ConfigError, StoreError
+from pear_cli.nodes import Backbone
 from pear_cli.report.filters import Filter
 from pear_cli.report.lineage import Lineage
 from pear_cli.report.listing import groups, json_lines, protocol_notes, row, rows
@@ -268,3 +270,29 @@ def test_a_circle_of_inputs_ends(fake):
     there = {(artifact.stage, artifact.key): artifact for artifact in made.values()}
     lineage = Lineage.of(made["eval"], lambda stage, key: there.get((stage, key)))
     assert len(lineage.all) == 6
+
+
+RANDOM = "random-" + "b" * 64
+
+
+def test_random_weights_are_marked_in_every_table(fake, lines_of):
+    fake.experiment(seed=0)
+    fake.experiment(dataset="mnist5k", weights=RANDOM)
+    listed = rows(fake.store, ["stage=eval"])
+    note = "* the weights of the frozen backbone are random: this is no result of transfer"
+    listing, closing = lines_of(print_listing, listed), lines_of(print_closing, listed)
+    assert ["lora*" in line for line in listing[:3]] == [False, False, True]
+    assert ["+ knowledge*" in line for line in closing[:3]] == [False, False, True]
+    assert note in listing
+    assert note in closing
+    assert "note: these evaluations differ in protocol: frozen weights (aaaaaaaa, random)" in closing
+
+
+def test_the_weights_of_a_row_are_random_bundled_or_a_hash(fake):
+    bundled = weights_hash(Backbone("vit_tiny_patch16_224", False, "pear_mini", 0, 0.0, None, None, {}))
+    for weights in (RANDOM, bundled, "c" * 64):
+        fake.experiment(weights=weights)
+    found = {json.loads(line)["weights"] for line in json_lines(rows(fake.store, ["stage=eval"]))}
+    assert found == {"random", "pear_mini", "c" * 64}
+    assert len(rows(fake.store, ["stage=eval", "weights=random"])) == 1
+    assert len(rows(fake.store, ["stage=eval", "weights=cccc"])) == 1

@@ -133,6 +133,14 @@ def test_one_schedule_over_both_phases_ties_dense_training_to_where_it_stops(mak
     assert keys(make(**continued, optim__adapt_epochs=9)) == one
 
 
+def test_the_backbones_statistics_matter_only_where_the_normalisation_reads_them(make):
+    def key(normalization, mean):
+        return make(dataset__normalization=normalization, backbone__mean=mean).plan["train"].key
+
+    assert key("half", [0.5] * 3) == key("half", [0.4] * 3)
+    assert key("backbone", [0.5] * 3) != key("backbone", [0.4] * 3)
+
+
 def test_seed_of_the_score_matters_only_to_the_random_criterion(make):
     step = make(score__criterion="random").plan["score"]
     assert step.config["seed"] == 0
