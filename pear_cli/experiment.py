@@ -35,6 +35,9 @@ GROUPS: dict[str, type] = {
     "runtime": nodes.Runtime,
 }
 
+NOT_TRAINED_ON = ("test_split", "root", "download", "cache", "metric")
+"""Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
+
 OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
 
 VERSIONS = {"train": 2, "score": 2, "prune-share": 2, "checkpoint": 2, "eval": 1}
@@ -124,6 +127,8 @@ class Experiment:
                 "on; leave it out, or set dataset.train_split=train800"
             )
         changes: dict[str, Any] = {}
+        if self.dataset.resize is choices.Resize.direct and self.dataset.crop_pct is not None:
+            changes["dataset"] = dataclasses.replace(self.dataset, crop_pct=None)
         if self.prune.ratio == 0:
             changes["share"] = nodes.Share(ShareRule.none)
             changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
@@ -236,7 +241,12 @@ class Experiment:
             raise ConfigError(f"phase=shared: {type(self.method).__name__} has no adapters to share")
         test = {self.dataset.test_split: self.dataset.fingerprint(self.dataset.test_split)}
         evaluated = "adapt" if phase is Phase.shared else "train"
-        config = {"phase": phase, "test_split": self.dataset.test_split, "precision": precision}
+        config = {
+            "phase": phase,
+            "test_split": self.dataset.test_split,
+            "metric": self.dataset.metric,
+            "precision": precision,
+        }
         add("eval", "eval", config, (evaluated,), test)
         return steps
 
@@ -249,9 +259,9 @@ class Experiment:
         return {"_target_": target, **_without(self.method, "lr")}
 
     def _training_part(self) -> dict[str, Any]:
-        """What of the dataset node training depends on; its files enter by their fingerprint."""
+        """What of the dataset node training depends on."""
         family = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
-        return {"_target_": family, **_without(self.dataset, "test_split", "root", "download")}
+        return {"_target_": family, **_without(self.dataset, *NOT_TRAINED_ON)}
 
     def _fingerprints(self, training: bool) -> dict[str, str]:
         splits = [self.dataset.train_split]

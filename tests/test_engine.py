@@ -29,6 +29,7 @@ OPTIM = Optim(
     warmup=0.25,
     clip=None,
     label_smoothing=0.0,
+    mixup=0.0,
     optimizer_state=OptimizerState.keep,
     shared_grad=SharedGrad.sum,
 )

@@ -1,4 +1,4 @@
-"""What can be computed again but need not be: content hashes of files, generated arrays.
+"""What can be computed again but need not be: content hashes of files, generated arrays, decoded images.
 
 Everything lies below `$PEAR_CACHE`, or `~/.cache/pear`. A cache that is broken, foreign or cannot be
 written is as good as none: nothing here raises for it. Files appear whole, by one rename, so processes
@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import time
 import zipfile
@@ -30,6 +31,13 @@ def folder() -> Path:
     """Where the cache lies."""
     named = os.environ.get("PEAR_CACHE")
     return Path(named or os.path.expanduser("~/.cache/pear"))
+
+
+def free() -> int:
+    """Bytes that are free where the cache lies."""
+    place = folder().absolute()
+    there = next(path for path in (place, *place.parents) if path.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def content_hashes(root: Path, names: Iterable[str]) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ def evaluate(job: Job) -> Result:
     model, description = load_model(trained)
     model.to(job.device.device)
     split = job.experiment.dataset.test_split
-    test = job.batches(split, model)
+    test = job.batches(split, model, description)
     with accounting.Stopwatch() as watch:
         result = engine.evaluate(model, test, job.device)
     job.draft.save_tensors("predictions", {"logits": result.logits, "labels": result.labels})
@@ -27,6 +27,7 @@ def evaluate(job: Job) -> Result:
         "loss": result.loss,
         "images": len(test),
         "select": job.experiment.select.value,
+        "metric": job.experiment.dataset.metric.value,
     }
     costs = dict(trained.manifest["accounting"]) | {
         "images_per_second": len(test) / watch.seconds,
