@@ -108,7 +108,7 @@ def operations(side: int, magnitude: float = MAGNITUDE) -> Mapping[str, Callable
         "AutoContrast": lambda x, sign: F.autocontrast(x),
         "Equalize": lambda x, sign: F.equalize(x),
         "Invert": lambda x, sign: F.invert(x),
-        "Rotate": lambda x, sign: F.rotate(x, -sign * 30 * magnitude, **linear),
+        "Rotate": lambda x, sign: F.rotate(x, sign * 30 * magnitude, **linear),
         "PosterizeIncreasing": lambda x, sign: F.posterize(x, 4 - int(4 * magnitude)),
         "SolarizeIncreasing": lambda x, sign: F.solarize(x, threshold),
         "SolarizeAdd": lambda x, sign: torch.where(x < 128, (x.int() + added).clamp(max=255).to(x.dtype), x),
@@ -118,8 +118,8 @@ def operations(side: int, magnitude: float = MAGNITUDE) -> Mapping[str, Callable
         "SharpnessIncreasing": lambda x, sign: F.adjust_sharpness(x, factor(sign)),
         "ShearX": lambda x, sign: affine(x, shear=(sign * shear, 0)),
         "ShearY": lambda x, sign: affine(x, shear=(0, sign * shear)),
-        "TranslateXRel": lambda x, sign: affine(x, move=(sign * move, 0)),
-        "TranslateYRel": lambda x, sign: affine(x, move=(0, sign * move)),
+        "TranslateXRel": lambda x, sign: affine(x, move=(-sign * move, 0)),
+        "TranslateYRel": lambda x, sign: affine(x, move=(0, -sign * move)),
     }
 
 

@@ -187,7 +187,7 @@ class Decoder:
     preparation: Preparation
     at_work: Any
 
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitem__(self, indices: list[int]) -> Any:
         """A batch (B, size, size, 3), or the error, which a DataLoader would bury in a traceback."""
         import torch
         from torch.utils.data import get_worker_info
