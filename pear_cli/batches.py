@@ -60,8 +60,8 @@ class Batches:
             if augment is not None:
                 pixels = augment(pixels)
             # contiguous: backward through some small convolutions of channels-last images crashes on the CPU
-            x = torch.addcmul(self.shift, pixels.float(), self.scale).contiguous()
-            yield x, self.labels[index.to(device)]
+            x = torch.empty(pixels.shape, device=device).copy_(pixels)
+            yield torch.addcmul(self.shift, x, self.scale, out=x), self.labels[index.to(device)]
 
     def in_order(self, batch_size: int, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Consecutive batches over the split, or over its first `count` images."""
