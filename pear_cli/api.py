@@ -1,6 +1,6 @@
 """Pear as a library: a stored model as a plain timm model, and what it scores."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,8 @@ def load(
 
     It is the timm model of its backbone with the adapters, their owners and the kept knowledge in place, on
     the CPU, in float32 and eval mode, and gives the logits that `pear eval` saw. `model.pretrained_cfg` tells
-    timm how to prepare an image (`timm.data.resolve_model_data_config`): `input_size`, `mean`, `std`, bicubic
-    interpolation straight to that size, and `label_names` in logit order.
+    timm how to prepare an image (`timm.data.resolve_model_data_config`): `input_size`, `mean`, `std`,
+    interpolation and crop, and `label_names` in logit order.
 
     Args:
         path: the folder of a train, checkpoint or eval artifact (an evaluation stands for the model that it
@@ -87,23 +87,28 @@ def evaluate(
     runtime: "Runtime",
     store: str | Path | Store | None = None,
     weights: str | Path | None = None,
+    named: Collection[str] = (),
 ) -> Mapping[str, float | int]:
     """Accuracy and loss of a stored or exported model on a dataset's test split.
 
-    Images are normalised as the model was trained, whatever `dataset.normalization` says.
+    Images are resized, cropped and normalised as the model was trained; what the dataset says otherwise must
+    be its default.
 
     Args:
         path, store, weights: as `load` takes them.
         dataset: it must have the model's classes, in the same order.
-        runtime: device and precision.
+        runtime: device, precision and workers.
+        named: settings such as `dataset.resize` that must agree even where they are the default.
 
     Returns:
         `accuracy` and `mean_per_class_accuracy` in [0, 1], `loss`, and `images`, their number.
 
     Raises:
-        ConfigError: a dataset with other classes; see `load` for the others.
+        ConfigError: a dataset with other classes, or another preparation; see `load` for the others.
     """
     from pear_cli import engine
+    from pear_cli.batches import Batches, statistics
+    from pear_cli.data import loading
     from pear_cli.errors import ConfigError
 
     where = engine.device(runtime)
@@ -113,8 +118,9 @@ def evaluate(
             f"dataset {dataset.name} has other classes ({_some(dataset.classes())}) than the model "
             f"({_some(description.classes)}): its logits would mean other things"
         )
-    images = dataset.load(dataset.test_split, description.size)
-    split = engine.Batches(images, engine.statistics(model, description.normalization), where.device)
+    _check_preparation(path, model, description, dataset, named)
+    images = loading.load(dataset, dataset.test_split, description.preparation, runtime.workers)
+    split = Batches(images, statistics(model, description.normalization), where.device)
     result = engine.evaluate(model.to(where.device), split, where)
     return {
         "accuracy": result.accuracy,
@@ -124,11 +130,42 @@ def evaluate(
     }
 
 
+def _check_preparation(
+    path: str | Path,
+    model: "nn.Module",
+    description: "Description",
+    dataset: "Dataset",
+    named: Collection[str],
+) -> None:
+    """Raise ConfigError where a dataset asks for images that are prepared otherwise than in training."""
+    from dataclasses import fields
+
+    from pear_cli.batches import statistics
+    from pear_cli.errors import ConfigError
+    from pear_cli.model import stated
+
+    defaults = {field.name: field.default for field in fields(dataset)}
+    wanted = dataset.preparation(description.size, stated(model))
+    same = {
+        "normalization": dataset.normalization is description.normalization
+        or dataset.normalization.statistics == statistics(model, description.normalization),
+        "resize": wanted.resize is description.resize,
+        "crop_pct": wanted.crop_pct == description.crop_pct or wanted.resize is not description.resize,
+        "interpolation": wanted.interpolation is description.interpolation,
+    }
+    for name, agrees in same.items():
+        asked, trained = getattr(dataset, name), getattr(description, name)
+        if not agrees and (asked != defaults[name] or f"dataset.{name}" in named):
+            asked, trained = (getattr(value, "value", value) for value in (asked, trained))
+            raise ConfigError(f"{path} was trained with dataset.{name}={trained}, not {asked}; leave it out")
+
+
 def _state_data_config(model: "nn.Module", description: "Description") -> None:
     """Say on the model how its images are prepared, the way timm reads it."""
-    from pear_cli import engine
+    from pear_cli.batches import statistics
+    from pear_cli.choices import Resize
 
-    mean, std = engine.statistics(model, description.normalization)
+    mean, std = statistics(model, description.normalization)
     stated: Any = model.pretrained_cfg
     config = {
         **stated,
@@ -137,9 +174,9 @@ def _state_data_config(model: "nn.Module", description: "Description") -> None:
         "fixed_input_size": True,
         "mean": tuple(mean),
         "std": tuple(std),
-        "interpolation": "bicubic",
-        "crop_pct": 1.0,
-        "crop_mode": "squash",
+        "interpolation": description.interpolation.value,
+        "crop_pct": description.crop_pct,
+        "crop_mode": "center" if description.resize is Resize.crop else "squash",
         "label_names": tuple(description.classes),
     }
     settable: Any = model

@@ -122,3 +122,40 @@ class Precision(Enum):
     float32 = "float32"
     bf16 = "bf16"
     float16 = "float16"
+
+
+class Resize(Enum):
+    """How an image of any shape becomes a square."""
+
+    direct = "direct"
+    crop = "crop"
+
+
+class Interpolation(Enum):
+    bicubic = "bicubic"
+    bilinear = "bilinear"
+    backbone = "backbone"
+
+
+class Augment(Enum):
+    """What training does to its images, anew in every epoch."""
+
+    none = "none"
+    flip_crop = "flip_crop"
+    randaugment = "randaugment"
+
+
+class Caching(Enum):
+    """Where decoded images are kept."""
+
+    auto = "auto"
+    ram = "ram"
+    disk = "disk"
+    none = "none"
+
+
+class Metric(Enum):
+    """Which accuracy a benchmark reports."""
+
+    accuracy = "accuracy"
+    mean_per_class_accuracy = "mean_per_class_accuracy"

@@ -4,18 +4,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pear_cli import knowledge as knowledges
 from pear_cli.adapters.method import Method
 from pear_cli.canonical import canonical, plain
-from pear_cli.choices import ShareRule, Unit
+from pear_cli.choices import Interpolation, Resize, ShareRule, Unit
 from pear_cli.config import node
 from pear_cli.data.base import Normalization
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.masking import Mask
 from pear_cli.nodes import Backbone, Knowledge, require
 from pear_cli.widths import Widths
+
+if TYPE_CHECKING:
+    from pear_cli.data.pictures import Preparation
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Description:
         classes: label names, in logit order.
         normalization: channel statistics of the input.
         size: side of the input, in pixels.
+        resize, crop_pct, interpolation: how images become that size, see `pictures.Preparation`.
         owners: the share map; empty for methods without adapters.
         knowledge: what is kept of pruned adapters, and where.
         mask: the pruned heads or rank-1 components, where the unit is one of these.
@@ -43,6 +47,9 @@ class Description:
     classes: tuple[str, ...]
     normalization: Normalization
     size: int
+    resize: Resize
+    crop_pct: float
+    interpolation: Interpolation
     owners: dict[str, str | None]
     knowledge: Knowledge | None
     mask: Mask | None
@@ -51,6 +58,9 @@ class Description:
 
     def __post_init__(self) -> None:
         require(self.size >= 1, "model.size", self.size, "at least 1")
+        require(0 < self.crop_pct <= 1, "model.crop_pct", self.crop_pct, "0 < crop_pct <= 1")
+        resolved = self.interpolation is not Interpolation.backbone
+        require(resolved, "model.interpolation", self.interpolation.value, "bicubic or bilinear")
         require(len(self.classes) >= 2, "model.classes", self.classes, "two or more")
         twice = [name for name, times in Counter(self.classes).items() if times > 1]
         require(not twice, "model.classes", twice, "each class once")
@@ -76,6 +86,8 @@ class Description:
         method = {k: list(v) if isinstance(v, tuple) else v for k, v in self.method.items()}
         changed = {
             "normalization": self.normalization.value,
+            "resize": self.resize.value,
+            "interpolation": self.interpolation.value,
             "knowledge": knowledge,
             "mask": self.mask and self.mask.to_json(),
             "method": method,
@@ -102,6 +114,13 @@ class Description:
     def built_widths(self) -> Widths | None:
         """The channels that are left, where some are pruned."""
         return None if self.widths is None else Widths.from_json(self.widths)
+
+    @property
+    def preparation(self) -> "Preparation":
+        """How an image becomes the model's input, before normalisation."""
+        from pear_cli.data.pictures import Preparation
+
+        return Preparation(self.size, self.resize, self.crop_pct, self.interpolation)
 
     def built_method(self) -> Method:
         """The method; its learning rate, which only training reads, is made up."""

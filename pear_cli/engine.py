@@ -1,16 +1,16 @@
 """Training and evaluation loops; they write no files."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pear_cli.choices import Precision, SharedGrad
-from pear_cli.data.base import Images, Normalization
+from pear_cli.batches import Batches
+from pear_cli.choices import Augment, Precision, SharedGrad
+from pear_cli.data.augment import Mixup, augmentation
 from pear_cli.errors import ConfigError, TrainingError
 from pear_cli.nodes import Optim, Runtime
 
@@ -55,47 +55,6 @@ def device(runtime: Runtime) -> Device:
     return Device(where, dtypes[runtime.precision])
 
 
-class Batches:
-    """A labelled split on the device, normalised batch by batch.
-
-    Args:
-        images: the split, uint8 (N, H, W, 3).
-        mean, std: channel statistics in [0, 1] pixel units.
-        where: the device.
-    """
-
-    def __init__(
-        self, images: Images, statistics: tuple[tuple[float, ...], tuple[float, ...]], where: torch.device
-    ) -> None:
-        self.pixels = torch.from_numpy(images.pixels).to(where)
-        self.labels = torch.from_numpy(images.labels).to(where)
-        mean, std = (torch.tensor(values, device=where).view(1, -1, 1, 1) for values in statistics)
-        self.scale, self.shift = 1 / (255 * std), -mean / std
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W), normalised float32, and labels (B,)."""
-        index = index.to(self.labels.device)
-        pixels = self.pixels[index].permute(0, 3, 1, 2).float()  # B, H, W, 3 -> B, 3, H, W
-        # contiguous: the backward pass of some small convolutions of channels-last images crashes on the CPU
-        return torch.addcmul(self.shift, pixels, self.scale).contiguous(), self.labels[index]
-
-    def in_order(self, batch_size: int, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Consecutive batches over the split, or over its first `count` images."""
-        for index in torch.split(torch.arange(min(len(self), count or len(self))), batch_size):
-            yield self.take(index)
-
-
-def statistics(model: nn.Module, choice: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Channel mean and standard deviation of a normalisation, in [0, 1] pixel units."""
-    if choice.statistics is not None:
-        return choice.statistics
-    known: Any = model.pretrained_cfg
-    return tuple(known["mean"]), tuple(known["std"])
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Learning rate by update: linear warm-up, then a cosine.
@@ -123,8 +82,8 @@ class Schedule:
 class Trainer:
     """One phase of training, epoch by epoch.
 
-    The order of the data and the dropout masks of an epoch depend on (seed, epoch) alone: training that
-    starts again at any epoch goes on bit for bit as if it had never stopped.
+    The order of the data, its augmentation and the dropout masks of an epoch depend on (seed, epoch) alone:
+    training that starts again at any epoch goes on bit for bit as if it had never stopped.
     """
 
     model: nn.Module
@@ -136,6 +95,7 @@ class Trainer:
     seed: int
     phase: str
     served: Mapping[str, int]
+    augment: Augment = Augment.none
 
     def __post_init__(self) -> None:
         decayed = [p for p in self.trained.values() if p.ndim > 1]
@@ -159,35 +119,50 @@ class Trainer:
         Raises:
             TrainingError: a loss that is not finite; parameters are left as the last good update made them.
         """
-        torch.manual_seed(derive(self.seed, f"{self.phase} noise", epoch))
+        torch.manual_seed(self._of("noise", epoch))
         train_mode(self.model)
-        shuffle = torch.Generator().manual_seed(derive(self.seed, f"{self.phase} order", epoch))
+        shuffle = torch.Generator().manual_seed(self._of("order", epoch))
         order = torch.randperm(len(self.train), generator=shuffle)
-        batches = torch.split(order, self.optim.batch_size)
+        indices = torch.split(order, self.optim.batch_size)
+        batches = self.train.each(indices, augmentation(self.augment, self._of("augment", epoch)))
+        mix = Mixup(self.optim.mixup, self._of("mixup", epoch))
         loss_sum, hits = torch.zeros((), device=self.where.device), torch.zeros((), device=self.where.device)
         lr = 0.0
         for update in range(self.updates_per_epoch):
             lr = self.schedule.lr(epoch * self.updates_per_epoch + update)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            part = batches[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
+            part = indices[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
             images = sum(len(index) for index in part)
-            for index in part:
-                x, y = self.train.take(index)
+            for _ in part:
+                x, y = next(batches)
+                x, weight = mix(x)
                 with self.where.autocast():
                     logits = self.model(x)
-                    loss = F.cross_entropy(logits.float(), y, label_smoothing=self.optim.label_smoothing)
+                    loss = self._loss(logits.float(), y, weight)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss is {loss.item()} in epoch {epoch + 1}, update {update + 1}: training "
                         f"stops, and the last whole epoch is kept. Try a lower optim.lr than {self.optim.lr}"
                     )
-                self.scaler.scale(loss * (len(index) / images)).backward()  # type: ignore[no-untyped-call]
-                loss_sum += loss.detach() * len(index)
+                self.scaler.scale(loss * (len(y) / images)).backward()  # type: ignore[no-untyped-call]
+                loss_sum += loss.detach() * len(y)
                 hits += (logits.argmax(-1) == y).sum()
             self._step()
         seen = len(order)
         return {"train_loss": loss_sum.item() / seen, "train_accuracy": hits.item() / seen, "lr": lr}
+
+    def _loss(self, logits: Tensor, y: Tensor, weight: float) -> Tensor:
+        """Cross-entropy with the labels, and with those of the images that were mixed in."""
+        smoothing = self.optim.label_smoothing
+        loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+        if weight == 1:
+            return loss
+        return weight * loss + (1 - weight) * F.cross_entropy(logits, y.flip(0), label_smoothing=smoothing)
+
+    def _of(self, purpose: str, epoch: int) -> int:
+        """The seed of one purpose in one epoch of this phase."""
+        return derive(self.seed, f"{self.phase} {purpose}", epoch)
 
     def _step(self) -> None:
         """One update of the trained parameters from their gradients."""

@@ -50,6 +50,9 @@ GROUPS: dict[str, type] = {
 
 OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 
+NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
+"""Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -110,6 +113,8 @@ class Experiment:
         changes: dict[str, Any] = {}
         if self.dataset.normalization is not Normalization.backbone:
             changes["backbone"] = dataclasses.replace(self.backbone, mean=None, std=None)
+        if self.dataset.resize is choices.Resize.direct and self.dataset.crop_pct is not None:
+            changes["dataset"] = dataclasses.replace(self.dataset, crop_pct=None)
         if self.prune.ratio == 0:
             changes["prune"] = dataclasses.replace(
                 self.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1
@@ -229,7 +234,12 @@ class Experiment:
             raise ConfigError(f"phase=shared: {type(self.method).__name__} has no adapters to share")
         test = {self.dataset.test_split: self.dataset.fingerprint(self.dataset.test_split)}
         evaluated = "adapt" if phase is Phase.shared else "train"
-        config = {"phase": phase, "test_split": self.dataset.test_split, "precision": precision}
+        config = {
+            "phase": phase,
+            "test_split": self.dataset.test_split,
+            "metric": self.dataset.metric,
+            "precision": precision,
+        }
         add("eval", "eval", config, {evaluated: evaluated}, test)
         return steps
 
@@ -253,9 +263,9 @@ class Experiment:
         return {"_target_": target, **_without(self.method, "lr")}
 
     def _training_part(self) -> dict[str, Any]:
-        """What of the dataset node training depends on; its files enter by their fingerprint."""
+        """What of the dataset node training depends on."""
         family = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
-        return {"_target_": family, **_without(self.dataset, "test_split", "root", "download", "path")}
+        return {"_target_": family, **_without(self.dataset, *NOT_TRAINED_ON)}
 
     def _fingerprints(self, training: bool) -> dict[str, str]:
         splits = [self.dataset.train_split]

@@ -8,6 +8,7 @@ that write at the same time cost each other at most a repeated computation.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,13 @@ def folder() -> Path:
     """Where the cache lies."""
     named = os.environ.get("PEAR_CACHE")
     return Path(named or os.path.expanduser("~/.cache/pear"))
+
+
+def free() -> int:
+    """Bytes that are free where the cache lies."""
+    place = folder().absolute()
+    there = next(path for path in (place, *place.parents) if path.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def content_hashes(

@@ -78,9 +78,11 @@ def evaluate_model(cfg: DictConfig, model: str, weights: str | None) -> float | 
     def work(experiment: "Experiment", store: "Store") -> Record:
         from pear_cli import api, progress
 
-        metrics = dict(api.evaluate(model, experiment.dataset, experiment.runtime, store, weights))
+        named = [word.partition("=")[0].lstrip("+") for word in experiment.overrides]
+        metrics = dict(api.evaluate(model, experiment.dataset, experiment.runtime, store, weights, named))
         split = f"{experiment.dataset.test_split} of {experiment.dataset.name}"
-        progress.say(f"accuracy {100 * metrics['accuracy']:.2f}% on {metrics['images']} images, {split}")
+        metric = experiment.dataset.metric.value
+        progress.say(f"{metric} {100 * metrics[metric]:.2f}% on {metrics['images']} images, {split}")
         return {"artifact": model, "metrics": metrics}
 
     return _job("eval", cfg, work)

@@ -195,6 +195,12 @@ def input_size(model: nn.Module) -> int:
     return int(size[0] if size is not None else config["input_size"][-1])
 
 
+def stated(model: nn.Module) -> Mapping[str, Any]:
+    """What the backbone says of its images, by timm's names."""
+    known: Any = model.pretrained_cfg
+    return dict(known)
+
+
 @torch.inference_mode()
 def probe(model: nn.Module, size: int) -> Tensor:
     """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""

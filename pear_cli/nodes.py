@@ -205,6 +205,7 @@ class Optim:
         warmup: the share of the schedule's updates that warm up, in [0, 1).
         clip: the largest gradient norm; null does not clip.
         label_smoothing: in [0, 1).
+        mixup: α of the Beta distribution that images are mixed by, at least 0; 0 mixes none.
         optimizer_state: keep AdamW's state of the kept adapters across pruning, or start afresh.
         shared_grad: whether a shared adapter gets the sum or the mean over its sites.
     """
@@ -222,6 +223,7 @@ class Optim:
     warmup: float
     clip: float | None
     label_smoothing: float
+    mixup: float
     optimizer_state: OptimizerState
     shared_grad: SharedGrad
 
@@ -240,6 +242,7 @@ class Optim:
         )
         require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or null")
         require(0 <= self.label_smoothing < 1, "optim.label_smoothing", self.label_smoothing, "0 <= x < 1")
+        require(self.mixup >= 0, "optim.mixup", self.mixup, "at least 0")
         if self.schedule is Schedule.continued:
             require(
                 0 < self.dense_epochs < self.epochs,
@@ -269,7 +272,8 @@ class Runtime:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; whether it is there is known when it is used.
         precision: of the forward pass; adapters and optimizer stay in float32.
         threads: CPU threads, at least 1; null takes torch's own choice.
-        workers: processes that decode images, at least 0.
+        workers: processes that decode ahead where decoded images are not kept (`dataset.cache=none`), at
+            least 0; 0 takes threads.
         store: folder of the artifacts; a relative one counts from where pear was started.
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pear_cli.data import pictures
 from pear_cli.data.base import Images, Pixels
+from pear_cli.data.pictures import Preparation
 from pear_cli.errors import ConfigError, DataError
 from pear_cli.report.spelling import printable
 from pear_cli.store import Store
@@ -68,8 +69,8 @@ def predict(
 ) -> int:
     """Write the likeliest labels of every image to `out` as they are found.
 
-    Images are resized and normalised as in training. An image that cannot be read gives a line on `err`, and
-    the others go on.
+    Images are resized, cropped and normalised as in training. An image that cannot be read gives a line on
+    `err`, and the others go on.
 
     Args:
         source: an artifact's folder, an exported file, or a key of `store`.
@@ -96,7 +97,8 @@ def predict(
     model, description = api.load_described(source, store, weights)
     model.to(where.device)
     bad = 0
-    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin), description.size):
+    pictures.accept_large()
+    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin), description.preparation):
         for failure in failures:
             bad += 1
             print(f"pear predict: {printable(failure)}", file=err, flush=True)
@@ -117,10 +119,10 @@ def label(
     """The likeliest labels of one batch of images, each of size, size, 3."""
     import torch
 
-    from pear_cli import engine
+    from pear_cli.batches import Batches, statistics
 
     images = Images(np.stack(pixels), np.zeros(len(pixels), np.int64), description.classes)
-    batch = engine.Batches(images, engine.statistics(model, description.normalization), where.device)
+    batch = Batches(images, statistics(model, description.normalization), where.device)
     with torch.inference_mode(), where.autocast():
         logits = model(batch.take(torch.arange(len(batch)))[0])
     best = logits.float().softmax(-1).cpu().topk(min(topk, logits.shape[-1]))
@@ -131,7 +133,7 @@ def label(
 Batch = tuple[list[str], list[Pixels], list[str]]
 
 
-def _batches(paths: Iterable[str | DataError], size: int) -> Iterator[Batch]:
+def _batches(paths: Iterable[str | DataError], preparation: Preparation) -> Iterator[Batch]:
     """Names and pixels of up to `BATCH` images, and what went wrong on the way."""
     names: list[str] = []
     pixels: list[Pixels] = []
@@ -140,7 +142,7 @@ def _batches(paths: Iterable[str | DataError], size: int) -> Iterator[Batch]:
         try:
             if isinstance(path, DataError):
                 raise path
-            pixels.append(_decode(path, size))
+            pixels.append(_decode(path, preparation))
             names.append(path)
         except DataError as error:
             failures.append(str(error))
@@ -151,7 +153,7 @@ def _batches(paths: Iterable[str | DataError], size: int) -> Iterator[Batch]:
         yield names, pixels, failures
 
 
-def _decode(path: str, size: int) -> Pixels:
+def _decode(path: str, preparation: Preparation) -> Pixels:
     """One image; a pipe or a device is no image, and would never end.
 
     Raises:
@@ -160,7 +162,10 @@ def _decode(path: str, size: int) -> Pixels:
     place = Path(path)
     if place.exists() and not place.is_file():
         raise DataError(f"image {path} is not a plain file")
-    return pictures.resize(pictures.read(place), size)
+    try:
+        return preparation(pictures.read(place))
+    except ValueError as error:
+        raise DataError(f"image {path}: {error}") from None
 
 
 def _expand(files: Sequence[str], stdin: TextIO) -> Iterator[str | DataError]:

@@ -1,19 +1,27 @@
 """A stored model as a plain timm model."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from timm import data
 
 import pear_cli
 from pear_cli import api
 from pear_cli import model as models
 from pear_cli.adapters.adapted import Adaptation
+from pear_cli.batches import Batches
+from pear_cli.choices import Augment, Interpolation, Metric, Resize
+from pear_cli.data.base import Normalization
 from pear_cli.data.bundled import Bundled
-from pear_cli.engine import Batches
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.stages.perform import perform
+from pear_cli.store import Store
 
 
 def logits_of_the_test_set(model, dataset):
@@ -70,7 +78,6 @@ def test_a_dense_model_and_a_checkpoint_load_too(finished):
 
 
 def test_timm_learns_from_the_model_how_images_are_prepared(finished):
-    data = pytest.importorskip("timm.data")
     model = pear_cli.load(finished.made["eval"].path)
     config = data.resolve_model_data_config(model)
     assert config["input_size"] == (3, 16, 16)
@@ -80,16 +87,13 @@ def test_timm_learns_from_the_model_how_images_are_prepared(finished):
 
 
 def test_timms_transform_prepares_an_image_as_training_did(finished):
-    data = pytest.importorskip("timm.data")
-    from PIL import Image
-
-    from pear_cli.data.pictures import resize
+    from pear_cli.data.pictures import Preparation
 
     model = pear_cli.load(finished.made["eval"].path)
     noise = torch.randint(0, 256, (40, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     picture = Image.fromarray(noise.numpy())
     transformed = data.create_transform(**data.resolve_model_data_config(model))(picture)
-    ours = torch.from_numpy(resize(picture, 16)).permute(2, 0, 1) / 127.5 - 1
+    ours = torch.from_numpy(Preparation(16)(picture)).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(transformed, ours)
 
 
@@ -149,3 +153,44 @@ def test_a_description_can_only_state_numbers_and_names(finished, description):
         description = {"backbone": value["backbone"] | description["backbone"]}
     with pytest.raises(CorruptArtifact, match="refused"):
         models.Description.from_json(value | description)
+
+
+@pytest.fixture(scope="module")
+def cropped(finished, tmp_path_factory):
+    """A model that was trained on cropped, unnormalised images, and its experiment."""
+    dataset = Bundled(
+        "digits",
+        resize=Resize.crop,
+        crop_pct=0.5,
+        interpolation=Interpolation.bilinear,
+        normalization=Normalization.none,
+        augment=Augment.flip_crop,
+        metric=Metric.mean_per_class_accuracy,
+    )
+    experiment = dataclasses.replace(finished.experiment, dataset=dataset)
+    return experiment, perform("train", experiment, Store(tmp_path_factory.mktemp("cropped"))).artifact
+
+
+def test_a_model_says_how_its_images_are_cropped_and_interpolated(cropped):
+    model, description = api.load_described(cropped[1].path)
+    stated = data.resolve_model_data_config(model)
+    assert (stated["crop_pct"], stated["crop_mode"], stated["interpolation"]) == (0.5, "center", "bilinear")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8))
+    theirs = data.create_transform(**stated)(picture)
+    ours = torch.from_numpy(description.preparation(picture)).permute(2, 0, 1) / 255
+    torch.testing.assert_close(theirs, ours)
+
+
+def test_evaluation_prepares_images_as_in_training_and_refuses_other_wishes(cropped):
+    experiment, artifact = cropped
+    as_trained = api.evaluate(artifact.path, experiment.dataset, experiment.runtime)
+    assert api.evaluate(artifact.path, Bundled("digits"), experiment.runtime) == as_trained
+    for wish, message in (
+        ({"normalization": Normalization.half}, r"trained with dataset\.normalization=none, not half"),
+        ({"resize": Resize.crop, "crop_pct": 0.9}, r"dataset\.crop_pct=0\.5, not 0\.9"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            api.evaluate(artifact.path, dataclasses.replace(Bundled("digits"), **wish), experiment.runtime)
+    for name, message in (("resize", "crop, not direct"), ("interpolation", "bilinear, not bicubic")):
+        with pytest.raises(ConfigError, match=rf"trained with dataset\.{name}={message}; leave it out"):
+            api.evaluate(artifact.path, Bundled("digits"), experiment.runtime, named=[f"dataset.{name}"])

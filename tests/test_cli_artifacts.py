@@ -199,6 +199,13 @@ def test_eval_of_an_exported_file_gives_its_path_or_its_metrics(pear, finished, 
     assert shown == f"accuracy {100 * expected:.2f}% on 797 images, test of digits\n"
 
 
+def test_eval_of_a_file_refuses_images_that_are_prepared_otherwise(pear, exported):
+    said = pear("eval", exported.name, *QUICK, "dataset.normalization=imagenet")
+    assert (said.code, len(said.err.splitlines())) == (1, 1)
+    assert "was trained with dataset.normalization=backbone, not imagenet; leave it out" in said.err
+    assert pear("eval", exported.name, *QUICK, "dataset.normalization=half").code == 0  # the same numbers
+
+
 def test_eval_takes_an_artifact_and_a_sweep_of_datasets_too(pear, finished):
     key, store = finished.made["adapt"].key, f"runtime.store={finished.store.root}"
     said = pear("eval", key[:9], store, *QUICK)

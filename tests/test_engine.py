@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from timm.data.mixup import mixup_target
+from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 
 from pear_cli import engine
-from pear_cli.choices import OptimizerState, Precision, Schedule, SharedGrad
+from pear_cli.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad
 from pear_cli.data.base import Images, Normalization
 from pear_cli.errors import ConfigError
 from pear_cli.nodes import Optim, Runtime
@@ -29,6 +31,7 @@ OPTIM = Optim(
     warmup=0.25,
     clip=None,
     label_smoothing=0.0,
+    mixup=0.0,
     optimizer_state=OptimizerState.keep,
     shared_grad=SharedGrad.sum,
 )
@@ -106,6 +109,27 @@ def test_an_epoch_depends_on_its_number_and_not_on_those_before_it():
     one.epoch(3)
     other.epoch(3)
     assert all(torch.equal(a, b) for a, b in zip(one.trained.values(), other.trained.values(), strict=True))
+
+
+@pytest.mark.parametrize("augment", [Augment.flip_crop, Augment.randaugment])
+def test_augmentation_and_mixup_of_an_epoch_depend_on_its_number_alone(augment):
+    optim = replace(OPTIM, mixup=0.4)
+    one, other, plain = trainer(optim, augment=augment), trainer(optim, augment=augment), trainer()
+    torch.manual_seed(99)
+    np.random.seed(99)
+    one.epoch(3)
+    for each in (other, plain):
+        each.epoch(3)
+    for name, trained in one.trained.items():
+        assert torch.equal(trained, other.trained[name])
+        assert not torch.equal(trained, plain.trained[name])
+
+
+def test_the_loss_of_mixed_images_is_that_of_timms_targets():
+    each = trainer(replace(OPTIM, label_smoothing=0.1))
+    logits, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    targets = mixup_target(y, 3, lam=0.7, smoothing=0.1)
+    torch.testing.assert_close(each._loss(logits, y, 0.7), SoftTargetCrossEntropy()(logits, targets))
 
 
 def test_the_optimizer_state_comes_back_by_name():

@@ -20,6 +20,7 @@ LAYERS = [
     {"pruning", "masking"},
     {"scoring"},
     {"engine"},
+    {"batches"},
     {"data", "adapters"},
     {"sites", "channels", "widths"},
     {"backbone"},

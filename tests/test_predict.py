@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pear_cli import predict as predicting
+from pear_cli.data.pictures import Preparation
 from pear_cli.errors import ConfigError
 from pear_cli.export.single_file import export
 from pear_cli.predict import predict
@@ -105,7 +106,7 @@ def test_results_come_batch_by_batch(run, pictures, monkeypatch):
                 read.append(i)
                 yield f"{pictures / f'{i}.png'}\n"
 
-    batches = predicting._batches(predicting._expand(["-"], Lines()), 16)
+    batches = predicting._batches(predicting._expand(["-"], Lines()), Preparation(16))
     names, pixels, failures = next(batches)
     assert (len(names), len(pixels), failures, read) == (4, 4, [], [0, 1, 2, 3])
     assert len(next(batches)[0]) == 1

@@ -58,6 +58,7 @@ def new(experiment: Experiment) -> Subject:
     for parameter in backbones.head(model).parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else SPREAD
         parameter.data.copy_(torch.randn(parameter.shape, generator=noise) * spread)
+    prepared = experiment.dataset.preparation(size, models.stated(model))
     description = Description(
         backbone=experiment.backbone,
         weights=backbones.weights_hash(experiment.backbone),
@@ -65,6 +66,9 @@ def new(experiment: Experiment) -> Subject:
         classes=tuple(f"class {index}" for index in range(CLASSES)),
         normalization=experiment.dataset.normalization,
         size=size,
+        resize=prepared.resize,
+        crop_pct=prepared.crop_pct,
+        interpolation=prepared.interpolation,
         owners=models.adaptation(model).owners(),
         knowledge=None,
         mask=None,

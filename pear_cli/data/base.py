@@ -2,24 +2,27 @@
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pear_cli.choices import Augment, Caching, Interpolation, Metric, Resize
 from pear_cli.errors import ConfigError, near
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pear_cli.data.pictures import Preparation
+
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 SPLITS = ("train800", "val200", "train800val200", "test")
 TRAIN_SHARE = 0.8  # train800 of train800val200
@@ -78,6 +81,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def read(self, indices: Iterable[Indices]) -> Iterator[Pixels]:
+        """The images of each of these batches of indices, in order."""
+        return (self.pixels[index] for index in indices)
 
 
 class Records(ABC):
@@ -176,6 +183,13 @@ class Dataset(ABC):
         split_seed: of the division into train800 and val200, at least 0. It is never the seed of a run,
             so runs with different seeds learn from the same images, and it never moves the test set.
         normalization: channel statistics.
+        resize: straight to the input's square, or the shorter side first and then the centre.
+        crop_pct: of `resize=crop`, the share of the shorter side that is kept, in (0, 1]; null takes what the
+            backbone states.
+        interpolation: of the resizing; `backbone` takes what that states.
+        augment: what training does to its images; nothing else sees it.
+        cache: where decoded images are kept, see `loading.load`; no result depends on it.
+        metric: the accuracy that the benchmark reports; both are measured.
         root: folder of the files, for the families that read some; null is `places.home()`, or one in it.
 
     Raises:
@@ -187,6 +201,12 @@ class Dataset(ABC):
     test_split: str = "test"
     split_seed: int = 0
     normalization: Normalization = Normalization.backbone
+    resize: Resize = Resize.direct
+    crop_pct: float | None = None
+    interpolation: Interpolation = Interpolation.bicubic
+    augment: Augment = Augment.none
+    cache: Caching = Caching.auto
+    metric: Metric = Metric.accuracy
     root: str | None = None
 
     def __post_init__(self) -> None:
@@ -201,9 +221,39 @@ class Dataset(ABC):
             )
         if self.split_seed < 0:
             raise ConfigError(f"dataset.split_seed = {self.split_seed} is out of range: at least 0")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(
+                f"dataset.crop_pct = {self.crop_pct} is out of range: 0 < crop_pct <= 1, or null"
+            )
+
+    def preparation(self, size: int, stated: Mapping[str, Any] | None = None) -> "Preparation":
+        """How images become `size` × `size`.
+
+        Args:
+            size: side in pixels, at least 1.
+            stated: what the backbone says of its images, by timm's names; without it, timm's defaults.
+
+        Raises:
+            ConfigError: the backbone states an interpolation that is not offered.
+        """
+        from pear_cli.data.pictures import CROP_PCT, Preparation
+
+        known = stated or {}
+        interpolation = self.interpolation.value
+        if self.interpolation is Interpolation.backbone:
+            interpolation = str(known.get("interpolation") or Interpolation.bicubic.value)
+        if interpolation not in (Interpolation.bicubic.value, Interpolation.bilinear.value):
+            raise ConfigError(
+                f"dataset.interpolation = backbone: it states {interpolation}, which is not offered; "
+                "set bicubic or bilinear"
+            )
+        crop_pct = 1.0
+        if self.resize is Resize.crop:
+            crop_pct = float(self.crop_pct or known.get("crop_pct") or CROP_PCT)
+        return Preparation(size, self.resize, crop_pct, Interpolation(interpolation))
 
     def load(self, split: str, size: int) -> Images:
-        """Read a split, its images resized directly (bicubic) to `size` × `size`; always the same bytes.
+        """Decode a split into memory, its images `size` × `size`; always the same bytes.
 
         Args:
             split: one of `SPLITS`.
@@ -212,20 +262,10 @@ class Dataset(ABC):
         Raises:
             DataError: files that are missing, unreadable or altered; the message names them.
         """
+        from pear_cli.data.loading import held
+
         assert split in SPLITS, split
-        assert size >= 1, size
-        from pear_cli.data.pictures import resize
-
-        records = self.records(split)
-        pixels = np.empty((len(records), size, size, 3), dtype=np.uint8)
-
-        def fill(index: int) -> None:
-            pixels[index] = resize(records.image(index), size)
-
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(fill, range(len(records))):
-                pass
-        return Images(pixels, records.labels, self.classes())
+        return held(self.records(split), self.preparation(size), self.classes())
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:

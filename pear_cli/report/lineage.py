@@ -79,7 +79,7 @@ class Lineage:
         for artifact in self.all:
             own = dict(artifact.manifest["config"])
             if "test_split" in own:
-                own["dataset"] = {"test_split": own.pop("test_split")}
+                own["dataset"] = {name: own.pop(name) for name in ("test_split", "metric") if name in own}
             _merge(merged, own)
         return merged
 

@@ -17,20 +17,9 @@ from pear_cli.experiment import GROUPS
 from pear_cli.housekeeping import OnError, ignore
 from pear_cli.report.filters import Filter
 from pear_cli.report.lineage import SHORT, Lineage
+from pear_cli.report.protocol import protocol
 from pear_cli.step import ORDER
 from pear_cli.store import Artifact, Store
-
-PROTOCOL = (
-    "select",
-    "dataset.normalization",
-    "dataset.train_split",
-    "dataset.test_split",
-    "dataset.split_seed",
-    "backbone.name",
-    "backbone.mean",
-    "backbone.std",
-)
-"""Settings that two evaluations must have in common to be compared."""
 
 CHOICES: dict[str, type[Enum]] = {
     **{"select": Select, "phase": Phase, "precision": Precision},
@@ -44,7 +33,6 @@ CHOICES: dict[str, type[Enum]] = {
 """Settings that choose from a closed set."""
 
 RANDOM = "the weights of the frozen backbone are random: this is no result of transfer"
-ORACLE = "test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare"
 
 
 @dataclass(frozen=True)
@@ -120,6 +108,7 @@ class Row:
             "select": self.value("select"),
             "weights": self.weights,
             "config": self.lineage.config,
+            "protocol": protocol(self.lineage),
             "provenance": self.lineage.provenance,
             "metrics": manifest["metrics"],
             "accounting": manifest["accounting"],
@@ -212,37 +201,6 @@ def groups(listed: Sequence[Row]) -> list[Group]:
     found = {id(row): members for members in together.values() for row in members}
     ordered = {id(found[id(row)]): found[id(row)] for row in listed}
     return [Group(tuple(members)) for members in ordered.values()]
-
-
-def protocol_notes(listed: Iterable[Row]) -> list[str]:
-    """What a reader who compares these evaluations must know."""
-    evaluations = [row for row in listed if row.artifact.stage == "eval"]
-    notes = []
-    if any(row.value("select") == "test_oracle" for row in evaluations):
-        notes.append(ORACLE)
-    differing = []
-    for key in PROTOCOL:
-        values = {_plain(row.value(key)) for row in evaluations if not row.lineage.missing}
-        if len(values) > 1:
-            differing.append(f"{key} ({', '.join(sorted(values))})")
-    identities = {str(row.lineage.provenance.get("weights", "")) for row in evaluations} - {""}
-    if len(identities) > 1:
-        names = sorted(short_weights(identity) for identity in identities)
-        differing.append(f"frozen weights ({', '.join(names)})")
-    if differing:
-        notes.append(f"these evaluations differ in protocol: {'; '.join(differing)}")
-    gone = sum(bool(row.lineage.missing) for row in evaluations)
-    if gone:
-        notes.append(
-            f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known"
-        )
-    return notes
-
-
-def short_weights(identity: str) -> str:
-    """A name of weights for a line of text: a hash by its first digits."""
-    name = weights_name(identity)
-    return name if name != identity else name[:8]
 
 
 def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:

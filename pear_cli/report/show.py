@@ -17,7 +17,8 @@ from pear_cli.report import layout, spelling
 from pear_cli.report.drawing import PART, Channels, Drawing, Parts
 from pear_cli.report.layout import Column
 from pear_cli.report.lineage import Lineage
-from pear_cli.report.listing import ORACLE, RANDOM, Row
+from pear_cli.report.listing import RANDOM, Row
+from pear_cli.report.protocol import ORACLE
 from pear_cli.scoring.importance import Importance
 from pear_cli.sharing.share_map import ShareMap
 from pear_cli.store import Artifact, Store
@@ -28,6 +29,7 @@ Drawn = Drawing | Parts | Channels
 WIDTH = 80  # of drawings, where there is no terminal to measure
 CURVE_ROWS = 12
 HASH = re.compile(r"[0-9a-f]{40,}")
+PREPARED = ("size", "resize", "crop_pct", "interpolation", "normalization")
 INDENT = 13  # of what a section says
 
 SPELLED: Mapping[str, Callable[[Any], str]] = {
@@ -67,6 +69,7 @@ def print_exported(path: Path, console: Console) -> None:
     description, origin = _mapping(file.description), _mapping(file.origin)
     sections = {
         "model": {**_mapping(description.get("backbone")), **_mapping(description.get("method"))},
+        "images": {name: description.get(name) for name in PREPARED},
         "metrics": _mapping(origin.get("metrics")),
         "costs": _mapping(origin.get("accounting")),
         "environment": _mapping(origin.get("environment")),

@@ -8,7 +8,8 @@ from rich.text import Text
 from pear_cli.report import layout, spelling, table
 from pear_cli.report.benchmark import APART, Benchmark, Standing, standings
 from pear_cli.report.layout import Column
-from pear_cli.report.listing import PROTOCOL, Row, short_weights
+from pear_cli.report.listing import Row
+from pear_cli.report.protocol import SETTINGS, short
 
 
 def print_benchmark(rows: Sequence[Row], benchmark: Benchmark, console: Console) -> None:
@@ -106,7 +107,7 @@ def task_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column
 def _telling(found: Sequence[Standing]) -> list[str]:
     """Settings that tell standings apart: of the protocol, and those of one method and label that differ."""
     seen: dict[tuple[str, str], dict[str, str]] = {}
-    keys = list(PROTOCOL)
+    keys = list(SETTINGS)
     for first in (standing.rows[0] for standing in found):
         own = {key: spelling.value(value) for key, value in first.lineage.settings.items()}
         other = seen.setdefault((str(first.value("method")), first.lineage.label), own)
@@ -138,8 +139,8 @@ def _incomplete(found: Sequence[Standing]) -> Iterator[str]:
 def _protocol(found: Sequence[Standing]) -> str:
     """What all evaluations have in common of it; where they differ there is a column."""
     rows = [row for standing in found for row in standing.rows]
-    known = {key: {spelling.value(row.value(key)) for row in rows} for key in PROTOCOL}
+    known = {key: {spelling.value(row.value(key)) for row in rows} for key in SETTINGS}
     shared = {key: values for key, values in known.items() if len(values) == 1}
     same = [f"{key} {value}" for key, (value,) in shared.items() if value != "null"]
-    weights = {short_weights(str(row.lineage.provenance.get("weights", ""))) for row in rows}
+    weights = {short(str(row.lineage.provenance.get("weights", ""))) for row in rows}
     return ", ".join([*same, f"frozen weights {' and '.join(sorted(weights))}"])

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from pear_cli.choices import Metric
 from pear_cli.errors import StoreError
-from pear_cli.report import layout, spelling
+from pear_cli.report import layout, protocol, spelling
 from pear_cli.report.layout import Column
-from pear_cli.report.listing import RANDOM, Group, Row, groups, protocol_notes, row
+from pear_cli.report.listing import RANDOM, Group, Row, groups, row
 from pear_cli.store import Artifact, Store
 
 KEY_DIGITS = 8
@@ -64,6 +65,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         _setting("knowledge", "knowledge.kind", listed, rank=2),
         *varying(listed, [key for key in VARYING if key not in OPTIONAL]),
         Column("accuracy %", [_accuracy(group) for group in listed]),
+        *_per_class(listed),
         Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
         Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=5),
         Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=6),
@@ -104,6 +106,7 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("pruned", [_pruned(group) for group in listed]),
         *varying(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
+        *_per_class(listed),
         Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
         Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
         Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=1),
@@ -145,6 +148,15 @@ def _accuracy(group: Group) -> str:
     return spelling.percent(group.values("accuracy")) if group.first.artifact.stage == "eval" else ""
 
 
+def _per_class(listed: Sequence[Group]) -> list[Column]:
+    """A column of the accuracy that weighs classes equally, where a benchmark reports that one."""
+    key = Metric.mean_per_class_accuracy.value
+    if all(group.first.value("dataset.metric") != key for group in listed):
+        return []
+    evaluated = [group.values(key) if group.first.artifact.stage == "eval" else [] for group in listed]
+    return [Column("per class %", [spelling.percent(values) if values else "" for values in evaluated])]
+
+
 def _mean(group: Group, key: str, unit: str) -> str:
     spell = {"count": spelling.count, "size": spelling.size, "duration": spelling.duration}[unit]
     return spell(group.mean(key))
@@ -157,5 +169,6 @@ def _created(group: Group) -> str:
 def notes(rows: Sequence[Row], width: int | None) -> list[Text]:
     """What a reader must know who compares these rows, one line each."""
     found = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
-    found += [f"note: {spelling.printable(note)}" for note in protocol_notes(rows)]
+    said = protocol.notes(shown.lineage for shown in rows)
+    found += [f"note: {spelling.printable(note)}" for note in said]
     return [line for note in found for line in layout.paragraph(note, width, "yellow")]

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.adapters.adapted import Adaptation
+from pear_cli.batches import Batches
 from pear_cli.choices import Unit
-from pear_cli.engine import Batches, Device, derive
+from pear_cli.engine import Device, derive
 from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.nodes import Score
 from pear_cli.scoring.criteria import CRITERIA, WITHOUT_DATA, reduce
@@ -29,7 +30,7 @@ def calibration(split: Batches, config: Score) -> Calibration:
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(0, "calibration")))
     images = None if config.batches is None else config.batches * config.batch_size
     chosen = torch.split(order[:images], config.batch_size)
-    return lambda: (split.take(index) for index in chosen)
+    return lambda: split.each(chosen)
 
 
 def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:

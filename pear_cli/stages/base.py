@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from pear_cli import engine
 from pear_cli import model as models
+from pear_cli.batches import Batches, statistics
 from pear_cli.canonical import canonical
+from pear_cli.data import loading
 from pear_cli.description import Description
-from pear_cli.engine import Batches, Device
+from pear_cli.engine import Device
 from pear_cli.experiment import Experiment
 from pear_cli.step import Step
 from pear_cli.store import Artifact, Draft
@@ -56,15 +58,11 @@ class Job:
     def device(self) -> Device:
         return engine.device(self.experiment.runtime)
 
-    def batches(self, split: str, model: nn.Module) -> Batches:
-        """A split of the dataset on the device, at the model's input size, normalised."""
-        images = self.experiment.dataset.load(split, models.input_size(model))
-        statistics = engine.statistics(model, self.experiment.dataset.normalization)
-        return Batches(images, statistics, self.device.device)
-
-    def model(self, artifact: Artifact) -> nn.Module:
-        """The adapted model of an artifact, on the device."""
-        return load_model(artifact)[0].to(self.device.device)
+    def batches(self, split: str, model: nn.Module, description: Description) -> Batches:
+        """A split of the dataset on the device, prepared as the model is described."""
+        e = self.experiment
+        images = loading.load(e.dataset, split, description.preparation, e.runtime.workers)
+        return Batches(images, statistics(model, description.normalization), self.device.device)
 
     def save_model(self, model: nn.Module, description: Description, kept: Mapping[str, Tensor]) -> None:
         """Save what rebuilds `model`: tensors each once, description, and logits that prove it."""

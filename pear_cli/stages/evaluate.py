@@ -4,6 +4,7 @@ from torch import nn
 
 from pear_cli import accounting, engine, progress
 from pear_cli import model as models
+from pear_cli.choices import Metric
 from pear_cli.description import Description
 from pear_cli.merging import merge
 from pear_cli.stages.base import Job, Result, load_model
@@ -16,14 +17,15 @@ def evaluate(job: Job) -> Result:
     model, description = load_model(trained)
     model.to(job.device.device)
     split = job.experiment.dataset.test_split
-    test = job.batches(split, model)
+    test = job.batches(split, model, description)
     with accounting.Stopwatch() as watch:
         result = engine.evaluate(model, test, job.device)
     job.draft.save_tensors("predictions", {"logits": result.logits, "labels": result.labels})
-    progress.say(f"accuracy {100 * result.accuracy:.2f}% on {len(test)} images of {split}")
+    measured = {metric.value: getattr(result, metric.value) for metric in Metric}
+    reported = job.experiment.dataset.metric.value
+    progress.say(f"{reported} {100 * measured[reported]:.2f}% on {len(test)} images of {split}")
     metrics = {
-        "accuracy": result.accuracy,
-        "mean_per_class_accuracy": result.mean_per_class_accuracy,
+        **measured,
         "loss": result.loss,
         "images": len(test),
         "select": job.experiment.select.value,

@@ -11,15 +11,16 @@ from pear_cli.merging import merge
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import calibration, measure, measure_layers
-from pear_cli.stages.base import MASK, Job, Result
+from pear_cli.stages.base import MASK, Job, Result, load_model
 
 
 def score(job: Job) -> Result:
     """Measure importance on training images, without changing a parameter."""
     memory = accounting.PeakMemory(job.device)
-    model = job.model(job.inputs["train"])
-    config, split = job.experiment.score, job.batches(job.experiment.dataset.train_split, model)
-    batches, seed = calibration(split, config), job.experiment.seed
+    model, description = load_model(job.inputs["train"])
+    model.to(job.device.device)
+    config, split = job.experiment.score, job.experiment.dataset.train_split
+    batches, seed = calibration(job.batches(split, model, description), config), job.experiment.seed
     if config.unit in (Unit.channel, Unit.block):
         of = layers(model, config.unit)
         importance = measure_layers(merge(model), of, batches, config, job.device, seed)

@@ -24,11 +24,11 @@ def train(job: Job) -> Result:
     memory = accounting.PeakMemory(job.device)
     model, description, state = _shared_start(job) if shared else _dense_start(job)
     model.to(job.device.device)
-    trainer = _trainer(job, model, Phase.shared if shared else Phase.dense)
+    trainer = _trainer(job, model, description, Phase.shared if shared else Phase.dense)
     trainer.restore(state)
     held_out = _held_out(experiment.select)
     watched = (
-        job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model)
+        job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model, description)
         if held_out
         else None
     )
@@ -74,13 +74,17 @@ def _dense_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     e = job.experiment
     classes = e.dataset.classes()
     model = models.create(e.backbone, e.method, len(classes), e.seed)
+    prepared = e.dataset.preparation(models.input_size(model), models.stated(model))
     description = Description(
         backbone=e.backbone,
         weights=job.step.backbone,
         method=e.method_node(),
         classes=classes,
         normalization=e.dataset.normalization,
-        size=models.input_size(model),
+        size=prepared.size,
+        resize=prepared.resize,
+        crop_pct=prepared.crop_pct,
+        interpolation=prepared.interpolation,
         owners=models.adaptation(model).owners(),
         knowledge=None,
         mask=None,
@@ -98,10 +102,10 @@ def _shared_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     return model, description, checkpoint.tensors(OPTIMIZER) if keep else {}
 
 
-def _trainer(job: Job, model: nn.Module, phase: Phase) -> Trainer:
+def _trainer(job: Job, model: nn.Module, description: Description, phase: Phase) -> Trainer:
     """The trainer of a phase; `continued` gives both phases one schedule."""
     optim = job.experiment.optim
-    data = job.batches(job.experiment.dataset.train_split, model)
+    data = job.batches(job.experiment.dataset.train_split, model, description)
     an_epoch = engine.updates_per_epoch(len(data), optim)
     first, epochs = 0, optim.shared_epochs if phase is Phase.shared else job.experiment.dense_epochs
     if optim.schedule is Schedule.continued:
@@ -117,6 +121,7 @@ def _trainer(job: Job, model: nn.Module, phase: Phase) -> Trainer:
         seed=job.experiment.seed,
         phase=phase.value,
         served=served,
+        augment=job.experiment.dataset.augment,
     )
 
 

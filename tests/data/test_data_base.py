@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pear_cli.choices import Interpolation, Resize
 from pear_cli.data.base import Images, Normalization, divide, draw
 from pear_cli.data.bundled import Bundled
+from pear_cli.data.pictures import Preparation
 from pear_cli.errors import ConfigError
 
 
@@ -81,3 +83,21 @@ def test_importing_the_data_families_imports_no_torch():
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_backbone_states_crop_and_interpolation_where_the_dataset_leaves_them_to_it():
+    stated = {"crop_pct": 0.95, "interpolation": "bilinear"}
+    left = Bundled("digits", resize=Resize.crop, interpolation=Interpolation.backbone)
+    assert left.preparation(8, stated) == Preparation(8, Resize.crop, 0.95, Interpolation.bilinear)
+    assert left.preparation(8) == Preparation(8, Resize.crop, 0.875, Interpolation.bicubic)
+    own = Bundled("digits", resize=Resize.crop, crop_pct=0.5)
+    assert own.preparation(8, stated) == Preparation(8, Resize.crop, 0.5, Interpolation.bicubic)
+    assert Bundled("digits", crop_pct=0.5).preparation(8, stated) == Preparation(8)
+    with pytest.raises(ConfigError, match="it states lanczos, which is not offered"):
+        left.preparation(8, {"interpolation": "lanczos"})
+
+
+@pytest.mark.parametrize("crop_pct", [0, 1.1])
+def test_a_crop_out_of_range_is_refused(crop_pct):
+    with pytest.raises(ConfigError, match=r"dataset.crop_pct = .* is out of range"):
+        Bundled("digits", crop_pct=crop_pct)

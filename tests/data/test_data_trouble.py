@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pear_cli import hashes, parallel
-from pear_cli.data import cache, places
+from pear_cli.data import places
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
@@ -192,7 +192,7 @@ def test_work_by_threads_keeps_its_order_and_ends_with_the_first_error():
 
 
 def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED_NS", 0)
+    monkeypatch.setattr(hashes, "SETTLED_NS", 0)
     for number in range(200):
         (tmp_path / f"{number}").write_bytes(bytes([number]))
     seen = []
@@ -206,7 +206,7 @@ def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         hashes.content_hashes(tmp_path, names, interrupted)
     reads = []
-    monkeypatch.setattr(cache, "_sha256", lambda path: reads.append(path) or "0" * 64)
+    monkeypatch.setattr(hashes, "sha256", lambda path: reads.append(path) or "0" * 64)
     hashes.content_hashes(tmp_path, names)
     assert len(reads) <= 50
     assert np.all([int(path.name) >= 150 for path in reads])

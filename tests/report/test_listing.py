@@ -12,7 +12,8 @@ from pear_cli.errors import ConfigError, StoreError
 from pear_cli.nodes import Backbone
 from pear_cli.report.filters import Filter
 from pear_cli.report.lineage import Lineage
-from pear_cli.report.listing import groups, json_lines, protocol_notes, row, rows
+from pear_cli.report.listing import groups, json_lines, row, rows
+from pear_cli.report.protocol import notes
 from pear_cli.report.table import closing_rows, print_closing, print_listing
 
 
@@ -164,7 +165,7 @@ def test_evaluations_whose_inputs_are_gone_are_not_grouped(fake):
         shutil.rmtree(made["train"].path)
     evaluations = rows(fake.store, ["stage=eval"])
     assert [len(group.rows) for group in groups(evaluations)] == [1, 1]
-    assert "lost inputs" in protocol_notes(evaluations)[-1]
+    assert "lost inputs" in notes(row.lineage for row in evaluations)[-1]
 
 
 def test_the_listing_shows_mean_spread_and_number_of_seeds(fake, lines_of):
@@ -178,11 +179,12 @@ def test_the_listing_shows_mean_spread_and_number_of_seeds(fake, lines_of):
 
 def test_a_protocol_that_differs_is_noted_under_the_table(fake, lines_of):
     fake.experiment()
-    assert not protocol_notes(rows(fake.store))
+    assert not notes(row.lineage for row in rows(fake.store))
     fake.experiment(normalization="half", select="test_oracle", weights="b" * 64)
     lines = lines_of(print_listing, rows(fake.store))
     (oracle, differ) = [line for line in lines if line.startswith("note: ")]
     assert "chosen on the test set" in oracle
+    assert "evaluations of digits are not comparable: " in differ
     assert "dataset.normalization (backbone, half)" in differ
     assert "select (last, test_oracle)" in differ
     assert "frozen weights (aaaaaaaa, bbbbbbbb)" in differ
@@ -285,7 +287,6 @@ def test_random_weights_are_marked_in_every_table(fake, lines_of):
     assert ["+ knowledge*" in line for line in closing[:3]] == [False, False, True]
     assert note in listing
     assert note in closing
-    assert "note: these evaluations differ in protocol: frozen weights (aaaaaaaa, random)" in closing
 
 
 def test_the_weights_of_a_row_are_random_bundled_or_a_hash(fake):

@@ -56,6 +56,7 @@ TINY: dict[str, Any] = {
         "warmup": 0.1,
         "clip": 1.0,
         "label_smoothing": 0.0,
+        "mixup": 0.0,
         "optimizer_state": "keep",
         "shared_grad": "sum",
     },

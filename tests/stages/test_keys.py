@@ -21,6 +21,10 @@ FREE_OF_TRAINING = {
     "runtime__store": "elsewhere",
     "phase": "dense",
     "dataset__test_split": "test",
+    "dataset__metric": "mean_per_class_accuracy",
+    "dataset__cache": "none",
+    "dataset__crop_pct": 0.5,
+    "runtime__workers": 2,
     "method__lr": 0.5,
 }
 PART_OF_TRAINING = {
@@ -36,6 +40,10 @@ PART_OF_TRAINING = {
     "backbone__seed": 1,
     "backbone__drop_path": 0.1,
     "dataset__normalization": "imagenet",
+    "dataset__resize": "crop",
+    "dataset__interpolation": "bilinear",
+    "dataset__augment": "flip_crop",
+    "optim__mixup": 0.2,
     "dataset__split_seed": 1,
     "dataset__name": "mnist5k",
     "dataset__train_split": "train800",

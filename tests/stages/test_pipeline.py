@@ -71,11 +71,11 @@ def test_a_loaded_model_repeats_the_logits_of_the_evaluation(make, store):
     experiment = make()
     made = artifacts(experiment, store)
     model, description = load_model(made["adapt"])
-    from pear_cli import engine
+    from pear_cli import batches, engine
 
     images = experiment.dataset.load("test", description.size)
-    statistics = engine.statistics(model, description.normalization)
-    batches = engine.Batches(images, statistics, torch.device("cpu"))
+    statistics = batches.statistics(model, description.normalization)
+    batches = batches.Batches(images, statistics, torch.device("cpu"))
     again = engine.evaluate(model, batches, engine.device(experiment.runtime))
     torch.testing.assert_close(again.logits, made["eval"].tensors("predictions")["logits"], atol=1e-6, rtol=0)
 
