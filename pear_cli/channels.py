@@ -216,31 +216,36 @@ def _group(
         return None
     if not all(isinstance(item.dep.target.module, COUPLED) for item in members):
         return None
-    if len(members) == 2 and (gate := _gate(*(item.dep.target.module for item in members))) is not None:
-        named = zip(members, (Side.out, Side.read), gate, strict=True)
-        found = [Member(names[item.dep.target.module], side, index) for item, side, index in named]
-        return Group(root, site.slot if site else root, site.block if site else 0, False, tuple(found))
+    found = _gate(members, names) or _members(members, names)
+    if not found:
+        return None
+    block = site.block if site is not None else 0
+    return Group(root, site.slot if site else root.rpartition(".")[2], block, False, found)
+
+
+def _gate(items: Sequence[Any], names: Mapping[nn.Module, str]) -> tuple[Member, ...]:
+    """The hidden channels of an mlp whose one layer writes gates and values, side by side; none of others."""
+    writes, reads = items[0].dep.target.module, items[-1].dep.target.module
+    linear = len(items) == 2 and isinstance(writes, nn.Linear) and isinstance(reads, nn.Linear)
+    if not linear or writes.weight.shape[0] != 2 * reads.weight.shape[1]:
+        return ()
+    hidden = torch.arange(reads.weight.shape[1])[:, None]
+    both = torch.cat([hidden, len(hidden) + hidden], dim=1)  # hidden, 2
+    return Member(names[writes], Side.out, both), Member(names[reads], Side.read, hidden)
+
+
+def _members(items: Sequence[Any], names: Mapping[nn.Module, str]) -> tuple[Member, ...]:
+    """Where the channels of a group are; nothing where removing one takes more than its own."""
     found = []
-    for item in members:
-        module, name = item.dep.target.module, names[item.dep.target.module]
+    for item in items:
+        module = item.dep.target.module
         reads = item.dep.handler.__name__ == "prune_in_channels" and not isinstance(module, nn.BatchNorm2d)
-        index = _by_root(item, len(members[0].idxs))
+        index = _by_root(item, len(items[0].idxs))
         there = module.weight.shape[1 if reads else 0]
         if index is None or index.numel() != there or getattr(module, "groups", 1) not in (1, there):
-            return None  # groups of several channels
-        found.append(Member(name, Side.read if reads else Side.out, index))
-    block = site.block if site is not None else 0
-    return Group(root, site.slot if site else root.rpartition(".")[2], block, False, tuple(found))
-
-
-def _gate(writes: nn.Module, reads: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """The channels of a gated mlp whose one layer writes gates and values, side by side; None of others."""
-    if not (isinstance(writes, nn.Linear) and isinstance(reads, nn.Linear)):
-        return None
-    hidden = reads.weight.shape[1]
-    if writes.weight.shape[0] != 2 * hidden:
-        return None
-    return torch.arange(2 * hidden).view(2, hidden).T, torch.arange(hidden)[:, None]
+            return ()  # convolutions whose groups have several channels
+        found.append(Member(names[module], Side.read if reads else Side.out, index))
+    return tuple(found)
 
 
 def _by_root(item: Any, width: int) -> Tensor | None:

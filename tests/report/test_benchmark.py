@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pear_cli.config import config_dir
-from pear_cli.data.folder import VTAB
+from pear_cli.data.vtab import TASKS
 from pear_cli.errors import ConfigError
 from pear_cli.report import benchmark
 from pear_cli.report.benchmark import standings
@@ -34,7 +34,7 @@ def evaluated(fake):
 def test_the_tasks_are_those_of_the_dataset_and_of_the_sweep():
     swept = OmegaConf.load(config_dir() / "benchmark" / "vtab1k.yaml").hydra.sweeper.params["dataset.task"]
     assert tuple(task.strip() for task in swept.split(",")) == VTAB1K.tasks
-    assert set(VTAB1K.tasks) == set(VTAB)
+    assert set(VTAB1K.tasks) == set(TASKS)
     assert [len(tasks) for tasks in VTAB1K.groups.values()] == [7, 4, 8]
 
 
