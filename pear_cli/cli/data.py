@@ -130,7 +130,7 @@ def verify(
                 typer.echo(
                     _printable("\t".join((problem.kind, problem.split, problem.name, problem.message)))
                 )
-    wrong = f"{len(shown)} things are wrong" if shown else "nothing is wrong"
+    wrong = f"things that are wrong: {len(shown)}" if shown else "nothing is wrong"
     complain("data verify", f"{dataset.name}: {findings.images} images decoded, {wrong}")
     if shown:
         raise typer.Exit(1)

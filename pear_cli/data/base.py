@@ -291,7 +291,7 @@ class Dataset(ABC):
         """What differs from the numbers and checksums that the publisher states."""
         return []
 
-    def images(self, split: str) -> int:
+    def count(self, split: str) -> int:
         """How many images a split has."""
         return len(self.records(split))
 

@@ -29,7 +29,7 @@ def survey(dataset: Dataset) -> Survey:
     """Find out what a dataset has, downloading it where that is needed and allowed; it is remembered."""
     found = Survey(
         classes=len(dataset.classes()),
-        images={split: dataset.images(split) for split in SPLITS},
+        images={split: dataset.count(split) for split in SPLITS},
         fingerprints={split: dataset.fingerprint(split) for split in SPLITS},
     )
     held = dataset.holding().places

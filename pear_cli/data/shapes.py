@@ -194,7 +194,7 @@ class Shapes(Dataset):
     def holding(self) -> Holding:
         return Holding(None, "generated")
 
-    def images(self, split: str) -> int:
+    def count(self, split: str) -> int:
         if split == "test":
             return TEST_IMAGES
         return len(divide(np.zeros(TRAIN_IMAGES, dtype=np.int64), split, self.split_seed))

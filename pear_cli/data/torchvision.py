@@ -99,7 +99,7 @@ class Torchvision(Parted):
             found, published = len(self.part(part)), self._published.images.get(part)
             if published not in (found, None):
                 message = f"{found} images, where {published} are published"
-                problems.append(Problem("count", part, self.dataset, message))
+                problems.append(Problem("count", part, f"{self.dataset} ({part})", message))
         for archive in self._published.archives:
             place = self.folder() / archive.place
             if archive.md5 and place.is_file() and _md5(place) != archive.md5:
@@ -208,7 +208,7 @@ class Torchvision(Parted):
         return {"train": part == "train"} if "train" in parameters else {}
 
     def _unavailable(self, error: Exception) -> str:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". You can use ")[0]
         expected = ", ".join(self._published.files) or "its unpacked archive"
         urls = " ".join(archive.url for archive in self._published.archives)
         remedy = "check the network" if self.download else "set dataset.download=true"
