@@ -104,7 +104,7 @@ def verify(
     pear data verify dataset=cifar100 --allow duplicate
     """
     from pear_cli import progress
-    from pear_cli.data.base import KINDS
+    from pear_cli.data.condition import KINDS
     from pear_cli.data.findings import Findings
 
     for kind in allow or ():

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pear_cli.choices import Augment, Caching, Interpolation, Metric, Resize
+from pear_cli.data.condition import Holding, Problem
 from pear_cli.errors import ConfigError, near
 
 if TYPE_CHECKING:
@@ -26,17 +26,6 @@ Indices = NDArray[np.int64]
 
 SPLITS = ("train800", "val200", "train800val200", "test")
 TRAIN_SHARE = 0.8  # train800 of train800val200
-KINDS = (
-    "missing",  # a file, a list or the whole dataset
-    "unreadable",  # an image that cannot be decoded
-    "list",  # a line that is not `path label`
-    "repeated",  # a line that is in the list already
-    "label",  # one out of range, or a second one for the same image
-    "class",  # a class without images, or that training does not have
-    "duplicate",  # one picture in two splits
-    "count",  # another number of images than published
-    "checksum",  # another content than published
-)
 
 
 class Normalization(Enum):
@@ -132,42 +121,6 @@ class Drawn(Records):
         from PIL import Image
 
         return Image.fromarray(self.pixels[index]).convert("RGB")
-
-
-@dataclass(frozen=True)
-class Holding:
-    """Where a dataset is kept.
-
-    Args:
-        places: the files and folders that hold it; none where they are not known yet, null for a dataset
-            that comes with pear.
-        source: where it comes from, in words or as an address.
-    """
-
-    places: tuple[Path, ...] | None
-    source: str
-
-    @property
-    def present(self) -> bool:
-        """Whether all places are there; what is in them is another question."""
-        return self.places is None or (bool(self.places) and all(place.exists() for place in self.places))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a dataset.
-
-    Args:
-        kind: one of `KINDS`.
-        split: where it was found; "" for the dataset as a whole.
-        name: the file, class or line.
-        message: what is wrong with it, in one line that does not repeat the name.
-    """
-
-    kind: str
-    split: str
-    name: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from contextlib import suppress
 import numpy as np
 
 from pear_cli import parallel
-from pear_cli.data.base import Dataset, Problem, Records
+from pear_cli.data.base import Dataset, Records
+from pear_cli.data.condition import Problem
 from pear_cli.data.folder import Files
 from pear_cli.errors import DataError
 

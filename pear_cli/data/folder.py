@@ -10,7 +10,8 @@ from PIL import Image
 
 from pear_cli import hashes, progress
 from pear_cli.data import places
-from pear_cli.data.base import Dataset, Holding, Problem, Records, digest, divide
+from pear_cli.data.base import Dataset, Records, digest, divide
+from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.pictures import SUFFIXES, read
 from pear_cli.errors import DataError, near
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pear_cli.data.base import Holding
+from pear_cli.data.condition import Holding
 from pear_cli.data.fetch import PATIENCE
 from pear_cli.data.rows import RowDataset, Rows
 from pear_cli.errors import ConfigError, DataError, near

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Drawn, Holding, Labels, Pixels, digest, divide
+from pear_cli.data.base import Dataset, Drawn, Labels, Pixels, digest, divide
+from pear_cli.data.condition import Holding
 from pear_cli.errors import ConfigError, near
 
 VERSION = 1  # raise it with any change to the pictures

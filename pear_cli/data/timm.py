@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pear_cli.data import places
-from pear_cli.data.base import Holding
+from pear_cli.data.condition import Holding
 from pear_cli.data.fetch import downloading
 from pear_cli.data.huggingface import reached
 from pear_cli.data.published import PUBLISHED

@@ -22,7 +22,8 @@ from PIL import Image
 
 from pear_cli import hashes, progress
 from pear_cli.data import places
-from pear_cli.data.base import Holding, Labels, Problem, Records, digest
+from pear_cli.data.base import Labels, Records, digest
+from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.fetch import ARCHIVES, fetch
 from pear_cli.data.folder import Files
 from pear_cli.data.parts import Parted
