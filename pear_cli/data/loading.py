@@ -174,7 +174,8 @@ class Streamed:
         except RuntimeError as error:  # a DataLoader's, of a process that was killed
             names = ", ".join(self.records.name(i) for i in at_work.tolist() if i >= 0)
             line = str(error).splitlines()[0]
-            raise DataError(f"a process that decodes images died at one of: {names} ({line})") from None
+            where = f"at one of: {names}" if names else "between images"
+            raise DataError(f"a process that decodes images died {where} ({line})") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,6 +191,29 @@ def test_a_protocol_that_differs_is_noted_under_the_table(fake, lines_of):
     assert sum("test_oracle" in line for line in lines if line.startswith("eval")) == 1
 
 
+def test_evaluations_of_other_datasets_need_not_agree(fake):
+    fake.experiment(dataset="digits")
+    fake.experiment(dataset="mnist5k", normalization="half")
+    assert not notes(row.lineage for row in rows(fake.store))
+
+
+def test_json_has_the_protocol(fake):
+    fake.experiment(normalization="half")
+    (line,) = json_lines(rows(fake.store, ["stage=eval"]))
+    protocol = json.loads(line)["protocol"]
+    assert (protocol["dataset.normalization"], protocol["select"]) == ("half", "last")
+    assert protocol["weights"] == "a" * 64
+
+
+def test_the_accuracy_that_weighs_classes_equally_is_shown_where_a_benchmark_reports_it(fake, lines_of):
+    fake.experiment(accuracy=0.9)
+    assert "per class %" not in lines_of(print_listing, rows(fake.store))[0]
+    fake.experiment(dataset="pets", accuracy=0.8, metric="mean_per_class_accuracy")
+    lines = lines_of(print_listing, rows(fake.store))
+    assert "per class %" in lines[0]
+    assert ["90.00" in line and "80.00" in line for line in lines if line.startswith("eval")] == [True, False]
+
+
 def test_at_80_columns_the_listing_leaves_columns_out_and_says_which(fake, lines_of):
     for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
         fake.experiment(seed=seed, accuracy=accuracy, select="test_oracle")
