@@ -262,6 +262,7 @@ def test_a_download_that_fails_is_an_error_with_the_reason_and_the_remedy(hub, m
 def test_without_a_network_the_hub_is_out_of_reach_at_once(monkeypatch):
     source = pretrained._source(TAG)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert not pretrained._within_reach(source)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -386,6 +386,7 @@ SWIN_TAG = "swin_tiny_patch4_window7_224.ms_in1k"
 def hub(tmp_path, monkeypatch):
     """Put tensors where the hub's client keeps the file of a tag; the hub itself is out of reach."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(pretrained, "_within_reach", lambda source: False)
 
     def keep(tag, tensors):

@@ -33,7 +33,7 @@ def blocks(found: Importance, config: Prune) -> list[int]:
 
 
 def by_count(ratio: float, scope: Scope = GLOBAL) -> Prune:
-    return Prune(ratio, PruneBy.count, scope, Effect.adapter, 1)
+    return Prune(ratio, PruneBy.count, scope, Effect.adapter, 1, 1)
 
 
 scores = st.lists(st.integers(-3, 3).map(float), min_size=4, max_size=24).filter(lambda s: len(s) % 2 == 0)
@@ -49,7 +49,7 @@ def test_the_least_important_go_and_ties_break_in_site_order() -> None:
 def test_ratio_zero_prunes_nothing() -> None:
     for by in PruneBy:
         for scope in (GLOBAL, Scope.slot):
-            assert choose(importance(0, 0, 0), Prune(0, by, scope, Effect.adapter, 1)).units == ()
+            assert choose(importance(0, 0, 0), Prune(0, by, scope, Effect.adapter, 1, 1)).units == ()
 
 
 @given(scores, ratios, st.sampled_from([GLOBAL, Scope.slot, Scope.block]))
@@ -119,10 +119,10 @@ def test_by_block_needs_two_units_a_block() -> None:
 
 def test_by_parameters_the_fewest_least_important_that_reach_the_ratio_go() -> None:
     found = importance(0, 1, 2, 3, sizes=(10, 50, 20, 20))
-    assert blocks(found, Prune(0.1, PruneBy.parameters, GLOBAL, Effect.adapter, 1)) == [0]
-    assert blocks(found, Prune(0.11, PruneBy.parameters, GLOBAL, Effect.adapter, 1)) == [0, 1]
-    assert blocks(found, Prune(0.6, PruneBy.parameters, GLOBAL, Effect.adapter, 1)) == [0, 1]
-    pruned = choose(found, Prune(0.9, PruneBy.parameters, GLOBAL, Effect.adapter, 1))
+    assert blocks(found, Prune(0.1, PruneBy.parameters, GLOBAL, Effect.adapter, 1, 1)) == [0]
+    assert blocks(found, Prune(0.11, PruneBy.parameters, GLOBAL, Effect.adapter, 1, 1)) == [0, 1]
+    assert blocks(found, Prune(0.6, PruneBy.parameters, GLOBAL, Effect.adapter, 1, 1)) == [0, 1]
+    pruned = choose(found, Prune(0.9, PruneBy.parameters, GLOBAL, Effect.adapter, 1, 1))
     assert len(pruned.units) == 3
     assert "asks for 90% of the parameters; 3 go" in pruned.notes[-1]
 
@@ -130,7 +130,9 @@ def test_by_parameters_the_fewest_least_important_that_reach_the_ratio_go() -> N
 @given(st.integers(1, 99))
 def test_by_parameters_equal_units_go_as_exactly_as_the_ratio_says(percent: int) -> None:
     found = importance(*range(100), sizes=(1,) * 100)
-    assert len(blocks(found, Prune(percent / 100, PruneBy.parameters, GLOBAL, Effect.adapter, 1))) == percent
+    assert (
+        len(blocks(found, Prune(percent / 100, PruneBy.parameters, GLOBAL, Effect.adapter, 1, 1))) == percent
+    )
 
 
 def channels(*sizes: int) -> Importance:
@@ -150,7 +152,7 @@ def channels(*sizes: int) -> Importance:
 )
 def test_every_layer_keeps_a_multiple_of_its_channels_but_for_heads(ratio: float, left: list[int]) -> None:
     found = channels(30, 12)
-    config = Prune(ratio, PruneBy.count, Scope.block, Effect.adapter, 8)
+    config = Prune(ratio, PruneBy.count, Scope.block, Effect.adapter, 1, 8)
     gone = set(choose(found, config).units)
     for layer, kept in enumerate(left):
         units = [unit.name for unit in found.units if unit.block == layer]
@@ -160,7 +162,7 @@ def test_every_layer_keeps_a_multiple_of_its_channels_but_for_heads(ratio: float
 @given(st.integers(1, 9), ratios)
 def test_rounding_leaves_multiples_or_whole_layers(multiple: int, ratio: float) -> None:
     found = channels(30, 12)
-    gone = set(choose(found, Prune(ratio, PruneBy.count, GLOBAL, Effect.adapter, multiple)).units)
+    gone = set(choose(found, Prune(ratio, PruneBy.count, GLOBAL, Effect.adapter, 1, multiple)).units)
     for layer, size in enumerate((30, 12)):
         kept = sum(unit.block == layer and unit.name not in gone for unit in found.units)
         assert kept == size or kept % multiple == 0

@@ -77,7 +77,7 @@ def test_every_map_is_idempotent_and_stays_inside_its_group(
     values: list[float], ratio: float, rule: ShareRule
 ) -> None:
     found = importance(*values, slots=("q", "v"))
-    pruned = choose(found, Prune(ratio, PruneBy.count, Scope["global"], Effect.adapter, 1))
+    pruned = choose(found, Prune(ratio, PruneBy.count, Scope["global"], Effect.adapter, 1, 1))
     share_map = assign_owners(found, pruned, rule)
     assert list(share_map.owners) == [unit.name for unit in found.units]
     assert set(share_map.pruned) == set(pruned.units)

@@ -330,7 +330,7 @@ SPPARA = {
     "lr": 0.001,
     "slots": ["conv1", "conv2", "downsample"],
 }
-RESNET = {"name": "resnet18", "args": {"channels": [8, 12, 16, 20]}}
+RESNET = {"name": "resnet18", "args": {"channels": [8, 12, 16, 20], "img_size": 64}}
 
 
 def test_the_channels_of_a_residual_network_are_pruned_and_it_trains_on(make, store):
