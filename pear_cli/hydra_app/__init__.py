@@ -85,7 +85,11 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
         except ConfigError as error:
             complain(command, str(error))
             return FAILED
-        overrides += _threads(multirun, asked.quiet)
+        if (threads := multirun.threads()) is not None:
+            overrides.append(f"runtime.threads={threads}")
+            multirun = Multirun.of(command, flags, overrides) or multirun
+            if not asked.quiet:
+                progress.say(f"jobs run side by side, each with {overrides[-1]}")
         under_way = UnderWay(partial(multirun.sweep, words, asked.keep_going), multirun.store)
     silent = _silent(overrides) if asked.quiet and not shows else []
     argv = ["pear", *spelled(flags), *silent, *overrides]
@@ -122,17 +126,6 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         complain(command, message, traceback.format_exc())
         return USAGE if isinstance(error, OverrideParseException) else FAILED
     return DONE
-
-
-def _threads(multirun: Multirun, quiet: bool) -> list[str]:
-    """Give each of several jobs on this machine its share of the cores, and say so."""
-    threads = multirun.threads()
-    if threads is None:
-        return []
-    override = f"runtime.threads={threads}"
-    if not quiet:
-        progress.say(f"jobs run side by side, each with {override}")
-    return [override]
 
 
 def _silent(overrides: Sequence[str]) -> list[str]:

@@ -49,11 +49,13 @@ class UnderWay:
         sweep = self.describe(folder)
         try:
             self.locks.enter_context(sweeps.leading(sweep))
-            if self.store is not None:
-                sweeps.note(self.store, sweep)
-                self.sweep = sweep
         except OSError:
             return  # Hydra cannot make the folder either, and will say so
+        if self.store is None:
+            return
+        try:
+            sweeps.note(self.store, sweep)
+            self.sweep = sweep
         except StoreError as error:  # a sweep of what is all there needs no store that can be written
             progress.say(f"{error}; pear sweeps will not list this one")
 

@@ -5,7 +5,6 @@ a launcher it may run in another process, and whoever started it reads the file.
 """
 
 import json
-import math
 import os
 import time
 import traceback
@@ -111,7 +110,7 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     """Carry out a command and leave its result file.
 
     Returns:
-        What a sweeper may optimise, the accuracy on val200; None where there is none. Nan for a failed job of
+        What a sweeper may optimise, the accuracy on val200; None where there is none, and for a failed job of
         a sweep, which goes on: the result file tells of the failure.
 
     Raises:
@@ -120,7 +119,7 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     hydra = HydraConfig.get()
     sweep = _sweep_folder()
     if sweep is not None and _stopped(sweep):
-        return math.nan  # it leaves no result: it was not run
+        return None  # it leaves no result: it was not run
     folder = Path(hydra.runtime.output_dir)
     overrides = OmegaConf.to_container(hydra.overrides.task)  # unresolved: they are text, not config
     assert isinstance(overrides, list)
@@ -146,7 +145,7 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
         raise JobFailed(record["error"]["message"])
     if os.environ.get(KEEP_GOING) == "false":
         (sweep / STOPPED).touch()
-    return math.nan
+    return None
 
 
 def _sweep_folder() -> Path | None:

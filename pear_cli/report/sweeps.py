@@ -13,6 +13,9 @@ from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
 from pear_cli.sweeps import Progress, Sweep
 
+OTHERS = 80
+"""Cells that the columns beside the command take."""
+
 Known = Sequence[tuple[Sweep, Progress]]
 
 
@@ -22,6 +25,8 @@ def print_sweeps(known: Known, console: Console) -> None:
         layout.write(console, [Text("no sweeps")])
         return
     progress = [each for _, each in known]
+    width = layout.width_of(console)
+    room = None if width is None else max(24, width - OTHERS)
     columns = [
         Column("id", [sweep.id for sweep, _ in known]),
         Column("started", [_local(sweep.started) for sweep, _ in known], rank=1),
@@ -31,9 +36,9 @@ def print_sweeps(known: Known, console: Console) -> None:
         Column("failed", [str(each.failed) for each in progress], True),
         Column("running", [str(each.running) for each in progress], True),
         Column("missing", [_number(each.missing) for each in progress], True),
-        Column("command", [spelling.printable(sweep.line) for sweep, _ in known]),
+        Column("command", [_cut(spelling.printable(sweep.line), room) for sweep, _ in known]),
     ]
-    layout.write(console, layout.table(columns, layout.width_of(console)))
+    layout.write(console, layout.table(columns, width))
 
 
 def json_lines(known: Known) -> list[str]:
@@ -59,6 +64,10 @@ def print_failures(records: Iterable[dict[str, Any]], common: set[str], console:
     cells = [[spelling.printable(row[i]) for row in rows] for i in range(3)]
     columns = [Column("job", cells[0], True), Column("overrides", cells[1]), Column("error", cells[2])]
     layout.write(console, layout.table(columns))
+
+
+def _cut(text: str, room: int | None) -> str:
+    return text if room is None or len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _local(started: str) -> str:
