@@ -141,20 +141,9 @@ def test_a_sweep_that_does_not_compose_is_not_listed(pear, quiet):
 def test_sweeps_of_a_store_are_a_table(pear, quiet, quick_jobs):
     pear("train", "-m", *quiet, "seed=0,2", "runtime.store=store")
     title, row = pear("sweeps", "runtime.store=store").out.splitlines()
-    assert title.split() == [
-        "id",
-        "started",
-        "state",
-        "jobs",
-        "done",
-        "failed",
-        "running",
-        "missing",
-        "command",
-    ]
-    assert row.endswith(
-        "pear train -m hydra/job_logging=none hydra/hydra_logging=none seed=0,2 runtime.store=store"
-    )
+    assert title == "id        started           state  jobs  done  failed  running  missing  command"
+    assert row.split()[3:9] == ["done", "2", "2", "0", "0", "0"]
+    assert row.endswith("seed=0,2 runtime.store=store")
 
 
 def test_a_torn_line_in_the_book_costs_that_line_only(tmp_path):
@@ -208,13 +197,7 @@ def test_an_unknown_sweep_is_an_error_that_names_near_ones(tmp_path):
 
 
 def test_the_configs_of_a_grid_are_those_that_hydra_composes():
-    words = [
-        "dataset=digits,mnist5k",
-        "method=lora,adaptformer",
-        "prune.ratio=0,0.5",
-        "seed=0,1",
-        "select=val",
-    ]
+    words = ["dataset=digits,mnist5k", "method=lora,adaptformer", "prune.ratio=0,0.5", "seed=0,1"]
     jobs, _ = grid({}, words)
     assert len(jobs) == 16
     found = list(compositions({}, words, jobs))
