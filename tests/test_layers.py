@@ -10,7 +10,7 @@ LAYERS = [
     {"cli", "__main__"},
     {"hydra_app"},
     {"jobs"},
-    {"audit", "stages", "report", "export", "predict", "api"},
+    {"audit", "stages", "report", "export", "predict", "api", "planning", "estimate"},
     {"accounting", "merging"},
     {"model"},
     {"description"},
@@ -44,6 +44,7 @@ LEAVES = {
     "step",
     "store",
     "streams",
+    "sweeps",
     "tensorfile",
 }
 ROOMS = {

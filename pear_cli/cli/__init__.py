@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pear_cli.cli import artifacts, data, experiments
+from pear_cli.cli import artifacts, data, experiments, sweeps
 from pear_cli.cli.options import complain
 from pear_cli.errors import near
 from pear_cli.flags import UsageError
@@ -35,7 +35,8 @@ app = typer.Typer(
 
     \b
     pear run method=adaptformer dataset=mnist5k prune.ratio=0.75
-    pear run -m prune.ratio=0.25,0.5,0.75 seed=0,1,2
+    pear run -m prune.ratio=0.25,0.5,0.75 seed=0,1,2     a sweep; --dry-run shows what it would compute
+    pear sweeps                   those there were, and how to go on with them
     pear run --cfg job            what an experiment consists of
     pear audit method=lora        whether it can work, in seconds, before a long run
     pear ls stage=eval            what is there already
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(experiments.app)
 app.add_typer(artifacts.app)
 app.add_typer(data.app, name="data")
+app.add_typer(sweeps.app, name="sweeps")
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from pear_cli.cli.options import Json, ModelOrWords, Quiet, Weights, Words
+from pear_cli.cli.options import DryRun, Json, KeepGoing, ModelOrWords, Quiet, Switch, Weights, Words
 from pear_cli.flags import FLAGS, UsageError, reorder, spelled
 
 MODEL = re.compile(r".*\.safetensors|[0-9a-f]{4,32}")
@@ -34,7 +34,13 @@ JOB: dict[str, Any] = {
 
 
 @app.command(**JOB)
-def train(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def train(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
+) -> None:
     """Train adapters on a frozen backbone: dense, or with phase=shared after sharing.
 
     \b
@@ -42,43 +48,66 @@ def train(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) 
     pear train phase=shared dataset=digits prune.ratio=0.5
     pear train -m seed=0,1,2
     """
-    _launch("train", "train", overrides, as_json, quiet)
+    start("train", overrides, as_json, quiet, dry_run, keep_going)
 
 
 @app.command(**JOB)
-def score(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def score(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
+) -> None:
     """Score the importance of every adapter of a trained model.
 
     \b
     pear score dataset=digits
     pear score dataset=digits score=ablation score.batches=8
     """
-    _launch("score", "score", overrides, as_json, quiet)
+    start("score", overrides, as_json, quiet, dry_run, keep_going)
 
 
 @app.command(**JOB)
-def prune_share(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def prune_share(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
+) -> None:
     """Choose which adapters are pruned, and which kept ones serve in their place.
 
     \b
     pear prune-share dataset=digits prune.ratio=0.75 share=nearest
     """
-    _launch("prune-share", "prune_share", overrides, as_json, quiet)
+    start("prune-share", overrides, as_json, quiet, dry_run, keep_going)
 
 
 @app.command(**JOB)
-def checkpoint(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def checkpoint(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
+) -> None:
     """Make the knowledge checkpoint: all that adaptation goes on from.
 
     \b
     pear checkpoint dataset=digits prune.ratio=0.75 knowledge=int8
     """
-    _launch("checkpoint", "checkpoint", overrides, as_json, quiet)
+    start("checkpoint", overrides, as_json, quiet, dry_run, keep_going)
 
 
 @app.command(name="eval", **JOB)
 def evaluate(
-    overrides: ModelOrWords = None, weights: Weights = None, as_json: Json = False, quiet: Quiet = False
+    overrides: ModelOrWords = None,
+    weights: Weights = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
 ) -> None:
     """Evaluate on the test set: after sharing, or with phase=dense before it.
 
@@ -94,28 +123,41 @@ def evaluate(
     if model is None and weights is not None:
         raise UsageError("--weights goes with a model to evaluate; an experiment has backbone.weights")
     if model is None:
-        _launch("eval", "evaluate", words, as_json, quiet)
+        start("eval", words, as_json, quiet, dry_run, keep_going)
+    if dry_run:
+        raise UsageError("--dry-run goes with an experiment; the evaluation of a model has one stage")
     place = os.path.abspath(model) if os.path.exists(model) else model
     file = os.path.abspath(weights) if weights else None
     with TemporaryDirectory() as folder:  # nothing of a single evaluation is kept
-        words.insert(0, f"hydra.run.dir={_quoted(folder)}")
-        _launch("eval", "evaluate_model", words, as_json, quiet, model=place, weights=file)
+        words.insert(0, f"hydra.run.dir={quoted(folder)}")
+        start("eval", words, as_json, quiet, keep_going=keep_going, model=place, weights=file)
 
 
 @app.command(**JOB)
-def run(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def run(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = Switch.true,
+) -> None:
     """Perform every stage in one job; what is there already is reused.
 
     \b
     pear run experiment=pear prune.ratio=0.75
     pear run dataset=digits prune.ratio=0.5 share=similar
     pear run -m prune.ratio=0.25,0.5,0.75      stages 1 and 2 run once
+    pear run -m method=lora,neat seed=0,1,2 --dry-run     what that would compute
     """
-    _launch("run", "run", overrides, as_json, quiet)
+    start("run", overrides, as_json, quiet, dry_run, keep_going)
 
 
 @app.command(**JOB)
-def audit(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def audit(
+    overrides: Words = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Check the model of an experiment before a long run: in seconds, on noise, without data.
 
     It takes what `pear run` takes. stdout has a table, a line a check: does training start from the frozen
@@ -127,16 +169,35 @@ def audit(overrides: Words = None, as_json: Json = False, quiet: Quiet = False) 
     pear audit method=lily method.router_stats=running --json
     pear audit -m method=lora,adaptformer,neat
     """
-    _launch("audit", "audit", overrides, as_json, quiet)
+    start("audit", overrides, as_json, quiet)
 
 
-def _launch(
-    command: str, task: str, words: list[str] | None, as_json: bool, quiet: bool, **settings: str | None
+def start(
+    command: str,
+    words: list[str] | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool = False,
+    keep_going: Switch = Switch.true,
+    **model: str | None,
 ) -> NoReturn:
+    """Carry out a command and exit.
+
+    Args:
+        command: its name.
+        words: overrides and flags.
+        as_json: print whole results.
+        quiet: nothing but errors on stderr.
+        dry_run: say what would be done, and do nothing.
+        keep_going: the other jobs of a sweep go on when one fails.
+        model: for `eval`, a model to evaluate and its weights, instead of an experiment's own.
+    """
     from pear_cli import hydra_app, jobs
 
-    job = partial(getattr(jobs, task), **settings)
-    raise typer.Exit(hydra_app.launch(command, job, words or [], as_json, quiet))
+    name = "evaluate_model" if model else {"eval": "evaluate"}.get(command, command.replace("-", "_"))
+    asked = hydra_app.Asked(as_json, quiet, dry_run, keep_going is Switch.true)
+    task = partial(getattr(jobs, name), **model)
+    raise typer.Exit(hydra_app.launch(command, task, words or [], asked))
 
 
 def _without_model(words: list[str]) -> tuple[list[str], str | None]:
@@ -150,6 +211,6 @@ def _without_model(words: list[str]) -> tuple[list[str], str | None]:
     return [*spelled(flags), *rest], models[0] if models else None
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as Hydra's grammar takes it, whatever is in it."""
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and r"\'"), text) + "'"

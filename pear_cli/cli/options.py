@@ -1,11 +1,12 @@
 """Arguments and options that several commands share."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from pear_cli.streams import until_closed
 
@@ -37,6 +38,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print each job's whole resul
 Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, or its first digits.")]
 Lines = Annotated[bool, typer.Option("--json", help="Print lines of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors on stderr.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show which stages are there, which are to compute, and stop."),
+]
+
+
+class Switch(StrEnum):
+    """A value of an option that can be off."""
+
+    true = "true"
+    false = "false"
+
+
+KeepGoing = Annotated[
+    Switch, typer.Option("--keep-going", help="Of a sweep: the other jobs go on when one fails.")
+]
 Root = Annotated[
     Path, typer.Option("--store", help="Where the artifacts are; runtime.store=DIR says the same.")
 ]
@@ -47,12 +64,26 @@ class OfAStore(TyperCommand):
     """A command on what is stored: it takes `runtime.store=DIR` as the others do, and `head` may end it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = [f"--store={_bare(word)}" if word.startswith(SETTING) else word for word in args]
-        return list(super().parse_args(ctx, words))
+        return list(super().parse_args(ctx, _with_store(args)))
 
     def invoke(self, ctx: Any) -> Any:
         with until_closed():
             return super().invoke(ctx)
+
+
+class GroupOfAStore(TyperGroup):
+    """Commands on what is stored: `runtime.store=DIR` may stand before theirs, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return list(super().parse_args(ctx, _with_store(args)))
+
+    def invoke(self, ctx: Any) -> Any:
+        with until_closed():
+            return super().invoke(ctx)
+
+
+def _with_store(words: list[str]) -> list[str]:
+    return [f"--store={_bare(word)}" if word.startswith(SETTING) else word for word in words]
 
 
 def _bare(override: str) -> str:

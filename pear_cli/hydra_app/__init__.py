@@ -2,69 +2,65 @@
 
 import io
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
-from hydra.experimental.callback import Callback
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from pear_cli import progress
 from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.flags import FLAGS, UsageError, reorder, spelled
 from pear_cli.hydra_app.completion import complete, searched
+from pear_cli.hydra_app.composing import composed, opened
 from pear_cli.hydra_app.explain import explain
-from pear_cli.hydra_app.ledger import Ledger
+from pear_cli.hydra_app.multirun import Multirun, is_multirun
 from pear_cli.hydra_app.results import complain, report
-from pear_cli.jobs import ROOT, JobFailed
+from pear_cli.hydra_app.under_way import FAILED, Folders, UnderWay, current
+from pear_cli.jobs import KEEP_GOING, ROOT, JobFailed
 from pear_cli.streams import QUIET, stdout_to_stderr, until_closed
 
-__all__ = ["Folders", "complete", "composed", "launch", "presets"]
+__all__ = ["Asked", "Folders", "complete", "composed", "launch", "presets"]
 
 Task = Callable[[DictConfig], float | None]
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, USAGE, INTERRUPTED = 0, 2, 130
 LOGGING = ("hydra/hydra_logging", "hydra/job_logging")
 
-_ledger: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
+
+@dataclass(frozen=True)
+class Asked:
+    """What pear's own options ask of a launch.
+
+    Args:
+        as_json: print each job's whole result instead of its artifact's folder.
+        quiet: nothing but errors on stderr.
+        dry_run: say what would be done, and do nothing.
+        keep_going: the other jobs of a sweep go on when one fails.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    dry_run: bool = False
+    keep_going: bool = True
 
 
-class Folders(Callback):
-    """Tells the launch where Hydra puts the output; the root config names this class."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if (ledger := _ledger.get()) is not None:
-            ledger.open(config.hydra.run.dir, sweep=False)
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if (ledger := _ledger.get()) is not None:
-            ledger.open(config.hydra.sweep.dir, sweep=True)
-
-    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """End the launch here when its one job failed: Hydra would go on to print the overrides."""
-        job = kwargs["job_return"]
-        if _ledger.get() is not None and job.status.name == "FAILED":
-            raise SystemExit(FAILED)
-
-
-def launch(command: str, task: Task, words: Sequence[str], as_json: bool = False, quiet: bool = False) -> int:
+def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None = None) -> int:
     """Run a command's jobs and print one line a job.
 
     Args:
         command: its name, for messages.
         task: a function of one composed config, at the top level of a module.
         words: overrides and flags as they were typed.
-        as_json: print each job's whole result instead of its artifact's folder.
-        quiet: nothing but errors on stderr.
+        asked: what pear's own options ask for.
 
     Returns:
         The exit code: 0 done, 1 a job failed or the config is wrong, 2 usage, 130 interrupted.
@@ -74,51 +70,70 @@ def launch(command: str, task: Task, words: Sequence[str], as_json: bool = False
     except UsageError as error:
         complain(command, str(error))
         return USAGE
-    quiet = quiet or os.environ.get(QUIET) == "1"
+    asked = asked or Asked()
+    asked = replace(asked, quiet=asked.quiet or os.environ.get(QUIET) == "1")
+    overrides = opened(overrides)
     shows = any(FLAGS[name].shows for name in flags)
-    overrides = _open(overrides)
-    unset = [group for group in LOGGING if not any(word.startswith(f"{group}=") for word in overrides)]
-    silent = [f"{group}=none" for group in unset] if quiet and not shows else []
+    sweeping = not shows and is_multirun(flags, overrides)
+    if asked.dry_run and not shows:
+        from pear_cli.hydra_app.dry_run import dry_run
+
+        return dry_run(command, flags, overrides, sweeping, asked.as_json, asked.quiet)
+    multirun = Multirun.of(command, flags, overrides) if sweeping else None
+    under_way = UnderWay()
+    if multirun is not None:
+        try:
+            multirun.check()
+        except ConfigError as error:
+            complain(command, str(error))
+            return FAILED
+        if (threads := multirun.threads()) is not None:
+            overrides.append(f"runtime.threads={threads}")
+            multirun = Multirun.of(command, flags, overrides) or multirun
+            if not asked.quiet:
+                progress.say(f"jobs run side by side, each with {overrides[-1]}")
+        under_way = UnderWay(partial(multirun.sweep, words, asked.keep_going), multirun.store)
+    silent = _silent(overrides) if asked.quiet and not shows else []
     argv = ["pear", *spelled(flags), *silent, *overrides]
-    ledger = Ledger()
-    token = _ledger.set(ledger)
-    code = DONE
-    try:
-        with _shown_whole() if shows else stdout_to_stderr(), _as_hydra(argv, {QUIET: "1"} if quiet else {}):
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=ROOT)(task)()
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else FAILED if end.code else DONE
-    except JobFailed:
-        code = FAILED
-    except Exception as error:
-        code = USAGE if isinstance(error, OverrideParseException) else FAILED
-        complain(command, ledger.refusal(error) or explain(error, overrides), traceback.format_exc())
-    finally:
-        _ledger.reset(token)
-    records = ledger.records(complete=code != INTERRUPTED)
-    report(command, records, as_json, quiet)
+    environment = {QUIET: "1"} if asked.quiet else {}
+    environment |= {} if asked.keep_going else {KEEP_GOING: "false"}
+    with current(under_way), _shown_whole() if shows else stdout_to_stderr(), _as_hydra(argv, environment):
+        code = _carry_out(command, task, overrides, under_way)
+    if under_way.refused is not None:
+        complain(command, str(under_way.refused))
+        return FAILED
+    jobs = multirun.jobs if multirun is not None else None
+    records = under_way.ledger.records(jobs or (), complete=code != INTERRUPTED)
+    report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
         complain(command, "interrupted; what is finished is kept, the same command goes on from there")
-    return FAILED if code == DONE and any("error" in record for record in records) else code
+    if code == DONE and any("error" in record for record in records):
+        code = FAILED
+    if code != DONE and under_way.sweep is not None and not asked.quiet:
+        progress.say(f"to go on with what is missing: pear sweeps resume {under_way.sweep.id}")
+    return code
 
 
-def composed(words: Sequence[str], further: Path | None = None) -> DictConfig:
-    """The root config with overrides, for commands that run no job.
-
-    Args:
-        words: overrides.
-        further: a folder with further presets.
-
-    Raises:
-        ConfigError: it does not compose.
-    """
+def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: UnderWay) -> int:
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-            return hydra.compose(ROOT, [*searched(further), *_open(words)])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error, words)) from error
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=ROOT)(task)()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
+    except JobFailed:
+        return FAILED
+    except Exception as error:
+        message = under_way.ledger.refusal(error) or explain(error, overrides)
+        complain(command, message, traceback.format_exc())
+        return USAGE if isinstance(error, OverrideParseException) else FAILED
+    return DONE
+
+
+def _silent(overrides: Sequence[str]) -> list[str]:
+    """Overrides that turn Hydra's logs off where none of them is asked for."""
+    unset = [group for group in LOGGING if not any(word.startswith(f"{group}=") for word in overrides)]
+    return [f"{group}=none" for group in unset]
 
 
 def presets(group: str, further: Path | None = None) -> dict[str, DictConfig]:
@@ -130,11 +145,6 @@ def presets(group: str, further: Path | None = None) -> dict[str, DictConfig]:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         names = GlobalHydra.instance().config_loader().get_group_options(group, overrides=searched(further))
         return {name: hydra.compose(f"{group}/{name}", searched(further))[group] for name in names}
-
-
-def _open(words: Iterable[str]) -> list[str]:
-    """Let `backbone.args` and `dataset.args` have keys that no preset has: they take whatever timm takes."""
-    return [re.sub(r"^(?=(backbone|dataset)\.args[.=])", "++", word) for word in words]
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError, near
 from pear_cli.jobs import describe
 
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Presets of Hydra's plugins, and the extra of pear's package that brings each."""
+
 UNKNOWN = (ConfigKeyError, ConfigAttributeError)
 
 
@@ -25,6 +28,11 @@ def explain(error: Exception, overrides: Iterable[str]) -> str:
     """Say in one or two lines what of a config does not compose, and what was probably meant."""
     cause = error.__cause__
     text = str(error).strip()
+    engine = re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", text)
+    if engine and engine[2] in EXTRAS:
+        return (
+            f"{engine[1]}={engine[2]} needs a plugin; install it: pip install 'pear-cli[{EXTRAS[engine[2]]}]'"
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return _no_preset(group, name, error.options)

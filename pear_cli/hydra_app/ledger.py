@@ -1,13 +1,19 @@
 """The result files that the jobs of a launch leave, wherever they run."""
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from pear_cli.jobs import RESULT, Record
+from pear_cli.jobs import Record
+from pear_cli.sweeps import RESULT, STOPPED
+
+NOT_RUN = "NotRun"
+"""Type of the error of a job that was not begun."""
 
 
 @dataclass
@@ -22,6 +28,13 @@ class Ledger:
         """Note the output folder; what is in it already is another launch's."""
         self.folder, self.sweep = Path(folder).absolute(), sweep
         self.before = self._stamps()
+        with suppress(OSError):  # whoever makes the folder tells that it cannot be
+            (self.folder / STOPPED).unlink(missing_ok=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a job has failed in a sweep that then was to stop."""
+        return self.folder is not None and (self.folder / STOPPED).exists()
 
     def refusal(self, error: Exception) -> str | None:
         """What to tell where the output folder cannot be made; None for any other error."""
@@ -33,10 +46,11 @@ class Ledger:
             f"and the artifacts: {key}=DIR runtime.store=DIR"
         )
 
-    def records(self, complete: bool) -> list[Record]:
+    def records(self, jobs: Sequence[Sequence[str]], complete: bool) -> list[Record]:
         """The result of each job, in order.
 
         Args:
+            jobs: the overrides of each job of a sweep, as far as they are known.
             complete: a job that began and left no result has failed.
         """
         fresh = {path for path, stamp in self._stamps().items() if self.before.get(path) != stamp}
@@ -44,11 +58,16 @@ class Ledger:
         done = {path.parent for path in fresh if path.name == RESULT}
         for began in sorted(path for path in fresh if path.name != RESULT):
             folder = began.parent.parent
-            if complete and folder not in done:
+            if complete and not self.stopped and folder not in done:
                 message = f"the job ended without a result; see {folder}"
                 overrides = OmegaConf.to_container(OmegaConf.load(began))
                 number = int(folder.name) if folder.name.isdigit() else None
                 records.append({"job": number, "overrides": overrides, "error": {"message": message}})
+        if self.stopped:
+            known = {record["job"] for record in records}
+            error = {"type": NOT_RUN, "message": "not run"}
+            rest = [(number, job) for number, job in enumerate(jobs) if number not in known]
+            records += [{"job": number, "overrides": list(job), "error": error} for number, job in rest]
         return sorted(records, key=lambda record: (record["job"] is None, record["job"] or 0))
 
     def _stamps(self) -> dict[Path, int]:

@@ -6,33 +6,57 @@ import sys
 from pathlib import Path
 
 from pear_cli.errors import PearError
+from pear_cli.hydra_app.ledger import NOT_RUN
 from pear_cli.jobs import Record
 from pear_cli.streams import until_closed
 
 
-def report(command: str, records: list[Record], as_json: bool, quiet: bool) -> None:
-    """Results to stdout, one line a job; errors to stderr, each with the overrides that only its job has."""
+def report(command: str, records: list[Record], sweep: bool, as_json: bool, quiet: bool) -> None:
+    """Results to stdout, one line a job; on stderr what evaluations came to, and at the end what failed.
+
+    Args:
+        command: its name, for messages.
+        records: the result of each job.
+        sweep: it was a sweep: failed jobs get a table, in which each has the overrides that only it has.
+        as_json: print each record whole.
+        quiet: nothing but errors on stderr.
+    """
     common = set.intersection(*(set(record["overrides"]) for record in records)) if records else set()
+    failed = [record for record in records if "error" in record]
+    traces = [record["error"].pop("traceback", "") for record in failed]
     for record in records:
-        error = record.get("error")
-        trace = error.pop("traceback", "") if error is not None else ""
         with until_closed():
             if as_json:
                 print(json.dumps(record), flush=True)
             elif "checks" in record:
                 _show_checks(record, common if len(records) > 1 else None)
-            elif error is None:
+            elif "error" not in record:
                 print(record["artifact"], flush=True)
-        if error is not None:
-            own = " ".join(word for word in record["overrides"] if word not in common)
-            job = f"job {record['job']} ({own}): " if own else ""
-            complain(command, job + error["message"], trace)
     evaluated = [Path(record["artifact"]) for record in records if record.get("stage") == "eval"]
     if evaluated and not quiet:
         try:
             _show(evaluated, share_map=command == "run" and len(records) == 1)
         except PearError as error:  # the results stand, whatever becomes of their table
             complain(command, f"no table: {error}")
+    if os.environ.get("PEAR_TRACEBACK") == "1":
+        print("".join(traces), file=sys.stderr, end="")
+    if sweep:
+        _tell_failures(command, failed, len(records), common)
+    else:
+        for record in failed:
+            complain(command, record["error"]["message"])
+
+
+def _tell_failures(command: str, failed: list[Record], jobs: int, common: set[str]) -> None:
+    """The table of jobs that failed or were not run, then how many there are of each."""
+    if not failed:
+        return
+    from pear_cli.report import layout, sweeps
+
+    sweeps.print_failures(failed, common if jobs > 1 else set(), layout.console(sys.stderr))
+    idle = sum(record["error"].get("type") == NOT_RUN for record in failed)
+    rest = f", {idle} not run" if idle else ""
+    complain(command, f"{len(failed) - idle} of {jobs} jobs failed{rest}")
 
 
 def complain(command: str, message: str, trace: str = "") -> None:

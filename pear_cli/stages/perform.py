@@ -59,7 +59,7 @@ def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
     found = _find(step, store)
     if found is not None:
         return Outcome(found, reused=True)
-    inputs = {i: _input(name, needed, experiment, store) for i, needed in step.inputs.items()}
+    inputs = {i: input_of(name, needed, experiment, store) for i, needed in step.inputs.items()}
     with store.lock(step.stage, step.key, on_wait=progress.say):
         found = _find(step, store)
         if found is not None:
@@ -104,7 +104,12 @@ def _find(step: Step, store: Store) -> Artifact | None:
         return None
 
 
-def _input(name: str, needed: Step, experiment: Experiment, store: Store) -> Artifact:
+def input_of(name: str, needed: Step, experiment: Experiment, store: Store) -> Artifact:
+    """The artifact of a step that the step `name` reads.
+
+    Raises:
+        MissingArtifact: it is not there yet; the message has the command that makes it.
+    """
     found = store.find(needed.stage, needed.key)
     if found is None:
         ready = all(store.find(step.stage, step.key) for step in needed.inputs.values())

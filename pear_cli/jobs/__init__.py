@@ -5,11 +5,10 @@ a launcher it may run in another process, and whoever started it reads the file.
 """
 
 import json
-import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,51 +19,54 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pear_cli.backbone import BUNDLED
 from pear_cli.errors import ConfigError, PearError
+from pear_cli.jobs.work import Record, Work, checking, evaluating, performing, slots
 from pear_cli.streams import stdout_to_stderr
+from pear_cli.sweeps import RESULT, STOPPED, held
 
 if TYPE_CHECKING:
     from pear_cli.data.base import Dataset
     from pear_cli.experiment import Experiment
-    from pear_cli.stages.perform import Outcome
-    from pear_cli.store import Store
 
-Record = dict[str, Any]
-Work = Callable[["Experiment", "Store"], Record]
+__all__ = ["KEEP_GOING", "ROOT", "JobFailed", "Record", "describe", "experiment_of", "slots"]
 
-RESULT = "result.json"
 ROOT = "config"
 """Name of the root config."""
+
+KEEP_GOING = "PEAR_KEEP_GOING"
+"""Set to false in the environment, the first job of a sweep that fails stops it."""
 
 
 class JobFailed(CompactHydraException):
     """A job failed; its result file has the whole error."""
 
 
+class Stopped(PearError):
+    """Another job of the sweep failed, and none was to go on."""
+
+
 def train(cfg: DictConfig) -> float | None:
     """Train the adapters: dense, or with phase=shared after sharing."""
-    from pear_cli.choices import Phase
-
-    return _job("train", cfg, _step_of(lambda e: "adapt" if e.phase is Phase.shared else "train"))
+    return _job("train", cfg, performing("train", _stop_if_told))
 
 
 def score(cfg: DictConfig) -> float | None:
     """Score the importance of every unit."""
-    return _job("score", cfg, _step_of(lambda e: "score"))
+    return _job("score", cfg, performing("score", _stop_if_told))
 
 
 def prune_share(cfg: DictConfig) -> float | None:
     """Choose what is pruned and who serves in its place."""
-    return _job("prune-share", cfg, _step_of(lambda e: "prune-share"))
+    return _job("prune-share", cfg, performing("prune-share", _stop_if_told))
 
 
 def checkpoint(cfg: DictConfig) -> float | None:
     """Make the knowledge checkpoint."""
-    return _job("checkpoint", cfg, _step_of(lambda e: "checkpoint"))
+    return _job("checkpoint", cfg, performing("checkpoint", _stop_if_told))
 
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluate on the test set."""
-    return _job("eval", cfg, _step_of(lambda e: "eval"))
+    return _job("eval", cfg, performing("eval", _stop_if_told))
 
 
 def evaluate_model(cfg: DictConfig, model: str, weights: str | None) -> float | None:
@@ -74,55 +76,40 @@ def evaluate_model(cfg: DictConfig, model: str, weights: str | None) -> float | 
         model: an artifact's folder or key, or an exported file.
         weights: a file with its frozen weights, where they are elsewhere than it says.
     """
-
-    def work(experiment: "Experiment", store: "Store") -> Record:
-        from pear_cli import api, progress
-
-        named = [word.partition("=")[0].lstrip("+") for word in experiment.overrides]
-        metrics = dict(api.evaluate(model, experiment.dataset, experiment.runtime, store, weights, named))
-        split = f"{experiment.dataset.test_split} of {experiment.dataset.name}"
-        metric = experiment.dataset.metric.value
-        progress.say(f"{metric} {100 * metrics[metric]:.2f}% on {metrics['images']} images, {split}")
-        return {"artifact": model, "metrics": metrics}
-
-    return _job("eval", cfg, work)
+    return _job("eval", cfg, evaluating(model, weights))
 
 
 def run(cfg: DictConfig) -> float | None:
     """Perform every stage of the experiment."""
-    return _job("run", cfg, _every_step)
+    return _job("run", cfg, performing("run", _stop_if_told))
 
 
 def audit(cfg: DictConfig) -> float | None:
     """Check the model of an experiment on noise, before it is trained."""
-    return _job("audit", cfg, _checks)
+    return _job("audit", cfg, checking)
 
 
-def slots(cfg: DictConfig) -> Iterator[str]:
-    """The slots of a backbone, one line each: slot, sites, channels read and added to."""
-    from collections import Counter
-    from dataclasses import replace
+def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) -> "Experiment":
+    """The experiment of a composed config.
 
-    from pear_cli import backbone
-    from pear_cli.config import node
-    from pear_cli.nodes import Backbone
-    from pear_cli.sites import all_sites
+    Args:
+        cfg: the root config; relative paths in it are made absolute.
+        launched_from: the folder that they count from, wherever the job runs.
+        words: what names the experiment to another command.
 
-    config = node(cfg.get("backbone"), Backbone, "backbone")
-    model = backbone.build(
-        replace(config, pretrained=False, weights=None), num_classes=2
-    )  # weights don't matter
-    for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():
-        yield f"{slot}\t{count}\t{reads}\t{adds}"
+    Raises:
+        ConfigError: it names the key, the value and the remedy.
+    """
+    from pear_cli.experiment import Experiment
+
+    _check_whole(cfg)
+    _make_absolute(cfg, launched_from)
+    return Experiment.from_config(cfg, words)
 
 
 def dataset(cfg: DictConfig) -> "Dataset":
     """The dataset of an experiment, the whole of which is validated."""
-    from pear_cli.experiment import Experiment
-
-    _check_whole(cfg)
-    _make_absolute(cfg, Path.cwd())
-    return Experiment.from_config(cfg).dataset
+    return experiment_of(cfg, Path.cwd(), ()).dataset
 
 
 def datasets(presets: Mapping[str, DictConfig]) -> "Iterator[Dataset]":
@@ -138,102 +125,27 @@ def datasets(presets: Mapping[str, DictConfig]) -> "Iterator[Dataset]":
         yield from found.tasks() if isinstance(found, Vtab) else (found,)
 
 
-def _step_of(name: "Callable[[Experiment], str]") -> Work:
-    def work(experiment: "Experiment", store: "Store") -> Record:
-        step = name(experiment)
-        rounds = experiment.prune.steps
-        if rounds > 1 and step not in ("train", "eval"):
-            raise ConfigError(f"prune.steps = {rounds} goes round {rounds} times; use pear run for it")
-        if step not in experiment.plan:
-            method = type(experiment.method).__name__
-            raise ConfigError(f"{method} has no adapters to score, prune or share; run: pear run method=lora")
-        from pear_cli.stages.perform import perform
-
-        _warn(experiment)
-        return _record(perform(step, experiment, store))
-
-    return work
-
-
-def _warn(experiment: "Experiment") -> None:
-    """Say that the frozen weights are random, where they are: what follows is no result of transfer."""
-    from pear_cli import backbone, progress
-
-    if backbone.is_random(experiment.backbone):
-        name, remedy = experiment.backbone.name, "backbone.pretrained=true or backbone.weights=FILE"
-        progress.say(f"warning: {name} has random weights; trained ones: {remedy}")
-
-
-def _refuse_phase(command: str, experiment: "Experiment") -> None:
-    if experiment.phase is not None:
-        phase = experiment.phase.value
-        raise ConfigError(f"phase = {phase}: pear {command} goes through both; leave phase out")
-
-
-def _every_step(experiment: "Experiment", store: "Store") -> Record:
-    _refuse_phase("run", experiment)
-    from pear_cli import progress
-    from pear_cli.stages.perform import perform_all
-
-    _warn(experiment)
-    if not experiment.prunes:
-        method = type(experiment.method).__name__
-        progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")
-    return _record(perform_all(experiment, store)[-1])
-
-
-def _checks(experiment: "Experiment", store: "Store") -> Record:
-    from pear_cli import backbone, progress
-
-    _refuse_phase("audit", experiment)
-    backbone.weights_hash(experiment.backbone)  # weights that are not there are known before torch is loaded
-    from pear_cli.audit.perform import ROWS, audit
-
-    checks: list[Record] = []
-    with progress.ticker("audit", ROWS) as ticker:
-        for name, finding in audit(experiment):
-            checks.append({"check": name, **finding.to_json()})
-            ticker.step()
-    failed = [check["check"] for check in checks if check["result"] == "FAIL"]
-    record: Record = {"checks": checks}
-    if failed:
-        message = f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
-        record["error"] = {"type": "AuditFailed", "message": message}
-    return record
-
-
-def _record(outcome: "Outcome") -> Record:
-    artifact = outcome.artifact
-    return {
-        "artifact": str(artifact.path),
-        "stage": artifact.stage,
-        "key": artifact.key,
-        "reused": outcome.reused,
-        "metrics": artifact.manifest["metrics"],
-        "accounting": artifact.manifest["accounting"],
-    }
-
-
 def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     """Carry out a command and leave its result file.
 
     Returns:
-        The accuracy on val200 of a training, or that of an evaluation, which a sweeper may optimise;
-        None where there is none. Nan for a
-        failed job of a sweep, which goes on: the result file tells of the failure.
+        What a sweeper may optimise, the accuracy on val200; None where there is none, and for a failed job of
+        a sweep, which goes on: the result file tells of the failure.
 
     Raises:
         JobFailed: whatever went wrong with a single job, in one or two lines.
     """
     hydra = HydraConfig.get()
+    sweep = _sweep_folder()
+    if sweep is not None and _stopped(sweep):
+        return None  # it leaves no result: it was not run
     folder = Path(hydra.runtime.output_dir)
-    sweeping = hydra.mode == RunMode.MULTIRUN
     overrides = OmegaConf.to_container(hydra.overrides.task)  # unresolved: they are text, not config
     assert isinstance(overrides, list)
-    number = hydra.job.num if sweeping else None
+    number = hydra.job.num if sweep is not None else None
     record: Record = {"command": command, "job": number, "overrides": overrides}
-    (folder / RESULT).unlink(missing_ok=True)
-    with stdout_to_stderr():
+    with stdout_to_stderr(), held(folder):
+        (folder / RESULT).unlink(missing_ok=True)
         try:
             words = (*_flags(hydra), *map(str, overrides))
             record |= _carry_out(cfg, Path(hydra.runtime.cwd), words, work)
@@ -241,19 +153,36 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
             message = describe(error)
             kind, trace = type(error).__name__, traceback.format_exc()
             record |= {"error": {"type": kind, "message": message, "traceback": trace}}
-            if sweeping:
-                return math.nan
-            raise JobFailed(message) from error
+            if sweep is None:
+                raise JobFailed(message) from error
         finally:
             if len(record) > 3:  # an interrupted job has no result
                 _write(folder / RESULT, record)
-    if "error" in record:  # an audit has a result all the same
-        if sweeping:
-            return math.nan
+    if "error" not in record:
+        return record.get("objective")
+    if sweep is None:  # an audit has a result all the same
         raise JobFailed(record["error"]["message"])
-    metrics = record.get("metrics", {})
-    accuracy = metrics.get("val200_accuracy", metrics.get("accuracy"))
-    return None if accuracy is None else float(accuracy)
+    if os.environ.get(KEEP_GOING) == "false":
+        (sweep / STOPPED).touch()
+    return None
+
+
+def _sweep_folder() -> Path | None:
+    """The folder of the sweep that this job is of."""
+    hydra = HydraConfig.get()
+    sweeping = hydra.mode == RunMode.MULTIRUN
+    return Path(hydra.runtime.cwd, hydra.sweep.dir) if sweeping else None
+
+
+def _stopped(sweep: Path) -> bool:
+    return os.environ.get(KEEP_GOING) == "false" and (sweep / STOPPED).exists()
+
+
+def _stop_if_told() -> None:
+    """End a job between two stages when another one of its sweep has failed, and none is to go on."""
+    sweep = _sweep_folder()
+    if sweep is not None and _stopped(sweep):
+        raise Stopped("stopped between two stages, since another job failed")
 
 
 def _flags(hydra: Any) -> Iterator[str]:
@@ -267,13 +196,10 @@ def _flags(hydra: Any) -> Iterator[str]:
 
 
 def _carry_out(cfg: DictConfig, launched_from: Path, words: tuple[str, ...], work: Work) -> Record:
-    from pear_cli.experiment import Experiment
     from pear_cli.store import Store
 
     start = time.perf_counter()
-    _check_whole(cfg)
-    _make_absolute(cfg, launched_from)
-    experiment = Experiment.from_config(cfg, words)
+    experiment = experiment_of(cfg, launched_from, words)
     record = work(experiment, Store(Path(experiment.runtime.store)))
     return {**record, "seconds": time.perf_counter() - start}
 

@@ -1,0 +1,69 @@
+"""The commands that look after sweeps."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pear_cli.cli.experiments import quoted, start
+from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch
+from pear_cli.errors import StoreError
+
+SWEEP_DIR = "hydra.sweep.dir="
+
+app = typer.Typer(cls=GroupOfAStore, invoke_without_command=True)
+
+
+@app.callback()
+def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = STORE) -> None:
+    """List the sweeps of a store, or go on with one.
+
+    \b
+    pear sweeps                   jobs done, failed, at work and missing, of every sweep
+    pear sweeps resume 3f2a       the same command again: what is missing is computed
+    """
+    if context.invoked_subcommand is not None:
+        context.obj = store
+        return
+    from pear_cli import sweeps
+    from pear_cli.report import layout
+    from pear_cli.report import sweeps as tables
+
+    known = [(sweep, sweeps.progress_of(sweep)) for sweep in sweeps.noted(store)]
+    known = [(sweep, progress) for sweep, progress in known if progress.began]
+    if as_json:
+        typer.echo("".join(f"{line}\n" for line in tables.json_lines(known)), nl=False)
+    else:
+        tables.print_sweeps(known, layout.console())
+
+
+@app.command(cls=OfAStore)
+def resume(
+    context: typer.Context,
+    sweep: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the first digits.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    store: Annotated[Path | None, typer.Option(help="Where the artifacts are.")] = None,
+) -> None:
+    """Run the command of a sweep again, from the folder where it was started.
+
+    Stages that are there are reused: only jobs that failed or are missing have anything to compute.
+
+    \b
+    pear sweeps resume 3f2a
+    """
+    from pear_cli import progress, sweeps
+
+    found = sweeps.locate(store or context.obj or STORE, sweep)
+    try:
+        os.chdir(found.cwd)
+    except OSError as error:
+        raise StoreError(
+            f"the folder where sweep {found.id} was started, {found.cwd}, is not there: {error.strerror}"
+        ) from error
+    if not quiet:
+        progress.say(f"{found.line}    in {found.cwd}")
+    words = [word for word in found.words if not word.startswith(SWEEP_DIR)]
+    words.append(f"{SWEEP_DIR}{quoted(found.folder)}")
+    start(found.command, words, as_json, quiet, keep_going=Switch(str(found.keep_going).lower()))

@@ -1,0 +1,104 @@
+"""A sweep before it starts: its jobs, what it cannot do, the threads of its jobs, its line in the book."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pear_cli.choices import Select
+from pear_cli.errors import ConfigError
+from pear_cli.hydra_app.composing import Flags, Job, grid
+from pear_cli.sweeps import Sweep
+
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+
+MEASURED = ("run", "train", "eval")
+"""Commands whose jobs measure what a sweeper may optimise."""
+
+STORED = ("run", "train", "score", "prune-share", "checkpoint", "eval")
+"""Commands whose sweeps can be gone on with: they leave artifacts."""
+
+
+def is_multirun(flags: Flags, overrides: Sequence[str]) -> bool:
+    """Whether the words of a command line ask for a sweep."""
+    return "--multirun" in flags or "hydra.mode=MULTIRUN" in overrides
+
+
+@dataclass(frozen=True)
+class Multirun:
+    """The jobs of a sweep.
+
+    Args:
+        command: what each of them carries out.
+        jobs: the overrides of each; None where a sweeper chooses them as it goes.
+        config: of the first job, with Hydra's own part.
+    """
+
+    command: str
+    jobs: tuple[Job, ...] | None
+    config: DictConfig
+
+    @classmethod
+    def of(cls, command: str, flags: Flags, overrides: Sequence[str]) -> "Multirun | None":
+        """Look ahead at a sweep; None where it does not compose, which Hydra will say."""
+        try:
+            return cls(command, *grid(flags, overrides))
+        except (HydraException, OmegaConfBaseException, ValueError):
+            return None
+
+    def check(self) -> None:
+        """Refuse a sweeper that has nothing to go by, before any job runs.
+
+        Raises:
+            ConfigError: the jobs do not measure accuracy on val200; the test set is never optimised.
+        """
+        if self.jobs is not None:
+            return
+        if self.command not in MEASURED:
+            raise ConfigError(
+                f"pear {self.command} measures nothing that a sweeper could optimise; use pear run"
+            )
+        if self.config.get("select") != Select.val.value:
+            raise ConfigError(
+                f"select = {self.config.get('select')}: a sweeper optimises the accuracy on val200, never "
+                "that on the test set; add select=val"
+            )
+
+    @property
+    def size(self) -> int | None:
+        """Number of jobs, where it is known."""
+        return self.config.hydra.sweeper.get("n_trials") if self.jobs is None else len(self.jobs)
+
+    def threads(self) -> int | None:
+        """Threads for each job where several share the cores of this machine; None to leave them alone."""
+        launcher = self.config.hydra.launcher
+        if launcher.get("_target_") != JOBLIB or OmegaConf.select(self.config, "runtime.threads") is not None:
+            return None
+        from joblib import cpu_count, effective_n_jobs
+
+        together = min(effective_n_jobs(launcher.n_jobs), self.size or launcher.n_jobs)
+        return max(1, cpu_count() // together) if together > 1 else None
+
+    def sweep(self, words: Sequence[str], keep_going: bool, folder: Path) -> Sweep:
+        """What the book of the store says of it.
+
+        Args:
+            words: the command line as it was typed.
+            keep_going: whether the other jobs go on when one fails.
+            folder: its output folder.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        cwd = str(Path.cwd())
+        return Sweep(
+            self.command, tuple(words), keep_going, cwd, str(folder), self.jobs, self.size, started=now
+        )
+
+    @property
+    def store(self) -> Path | None:
+        """The store of its first job; None for a command that leaves nothing there."""
+        root = Path(str(self.config.runtime.store)).expanduser()
+        return Path.cwd() / root if self.command in STORED else None

@@ -1,0 +1,103 @@
+"""A launch under way: what Hydra's callbacks tell it, and the locks that it holds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from pear_cli import progress, sweeps
+from pear_cli.errors import PearError, StoreError
+from pear_cli.hydra_app.ledger import Ledger
+from pear_cli.sweeps import Sweep
+
+FAILED = 1
+
+
+@dataclass
+class UnderWay:
+    """A launch, from its start to the last job.
+
+    Args:
+        describe: says of a sweep, given its folder, what the store is to know of it.
+        store: where that is kept; None keeps nothing.
+        ledger: the result files of the jobs.
+        sweep: the sweep that was begun, if it is one.
+        refused: why it was not.
+    """
+
+    describe: Callable[[Path], Sweep] | None = None
+    store: Path | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    sweep: Sweep | None = None
+    refused: PearError | None = None
+    locks: ExitStack = field(default_factory=ExitStack)
+
+    def begin(self, folder: Path) -> None:
+        """Mark a sweep as running, and note it in the store.
+
+        Raises:
+            StoreError: it is running already.
+        """
+        if self.describe is None:
+            return
+        sweep = self.describe(folder)
+        try:
+            self.locks.enter_context(sweeps.leading(sweep))
+        except OSError:
+            return  # Hydra cannot make the folder either, and will say so
+        if self.store is None:
+            return
+        try:
+            sweeps.note(self.store, sweep)
+            self.sweep = sweep
+        except StoreError as error:  # a sweep of what is all there needs no store that can be written
+            progress.say(f"{error}; pear sweeps will not list this one")
+
+
+_current: ContextVar[UnderWay | None] = ContextVar("launch", default=None)
+
+
+@contextmanager
+def current(launch: UnderWay) -> Iterator[None]:
+    """Let the callbacks know of a launch, and release its locks at the end."""
+    token = _current.set(launch)
+    try:
+        with launch.locks:
+            yield
+    finally:
+        _current.reset(token)
+
+
+class Folders(Callback):
+    """Tells the launch where Hydra puts the output; the root config names this class."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (launch := _current.get()) is not None:
+            launch.ledger.open(config.hydra.run.dir, sweep=False)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (launch := _current.get()) is None:
+            return
+        try:
+            launch.begin(Path(config.hydra.sweep.dir).absolute())
+        except PearError as error:  # Hydra makes warnings of what callbacks raise, but for exits
+            launch.refused = error
+            raise SystemExit(FAILED) from error
+        launch.ledger.open(config.hydra.sweep.dir, sweep=True)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """End a sweep in this process when a job has failed and none is to go on."""
+        if (launch := _current.get()) is not None and launch.ledger.stopped:
+            raise SystemExit(FAILED)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """End the launch here when its one job failed: Hydra would go on to print the overrides."""
+        job = kwargs["job_return"]
+        if _current.get() is not None and job.status.name == "FAILED":
+            raise SystemExit(FAILED)
