@@ -49,6 +49,8 @@ ROOMS = {
     "rich": {"cli", "report", "progress"},
     "timm": {"backbone", "sites", "data"},
     "torchvision": {"data"},
+    "jinja2": {"report"},
+    "vl_convert": {"report"},
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pear_cli.cli import artifacts, experiments
+from pear_cli.cli import artifacts, experiments, reports
 from pear_cli.cli.options import complain
 from pear_cli.errors import near
 from pear_cli.flags import UsageError
@@ -39,6 +39,7 @@ app = typer.Typer(
     pear run --cfg job            what an experiment consists of
     pear audit method=lora        whether it can work, in seconds, before a long run
     pear ls stage=eval            what is there already
+    pear report dataset=mnist5k   a page that compares it
 
     Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
     config is wrong, 2 usage, 130 interrupted. PEAR_TRACEBACK=1 shows the traceback of an error.
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(experiments.app)
 app.add_typer(artifacts.app)
+app.add_typer(reports.app)
 
 
 def _show_version(wanted: bool) -> None:
