@@ -1,7 +1,7 @@
 """Evaluations beside each other: means over seeds, and differences that are paired by seed."""
 
 import functools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from pear_cli.report.table import VARYING
 PRUNING = ("prune.", "share.", "knowledge.", "score.", "phase", "optim.adapt_epochs", "optim.optimizer_state")
 """Settings in which a pruned model differs from its own baseline."""
 
-NAMED = 2  # settings that a name tells apart by, at most
+NAMED = 4  # settings that a name tells apart by, at most
 TELLING = (*VARYING, "weights", "score.unit", "prune.scope")
 """Settings that a name tells apart by before all others."""
 
@@ -168,6 +168,13 @@ def compare(rows: Iterable[Row], baseline: Sequence[str] = ()) -> list[Line]:
     ]
 
 
+def of_another_protocol(lines: Sequence[Line]) -> set[int]:
+    """Numbers of the lines whose protocol differs from the one that most of these have."""
+    kinds = Counter(tuple(sorted(line.protocol.items())) for line in lines)
+    usual = dict(kinds.most_common(1)[0][0]) if kinds else {}
+    return {line.number for line in lines if differences([usual, line.protocol])}
+
+
 def _scope(group: Group, chosen: bool) -> Hashable:
     dataset = spelling.value(group.first.value("dataset"))
     return dataset if chosen else (dataset, spelling.value(group.first.value("method")))
@@ -190,11 +197,10 @@ def _names(listed: Sequence[Group], settings: Sequence[frozenset[tuple[str, str]
         together[_scope(group, False), labels[index]].append(index)
     names = [""] * len(listed)
     for same in together.values():
-        common = frozenset.intersection(*(settings[index] for index in same))
-        taken = set()
+        telling, taken = _telling([settings[index] for index in same]), set()
         for index in same:
-            own = sorted(settings[index] - common, key=_telling)
-            told = [f"{key.rpartition('.')[2]} {_short(said)}" for key, said in own[:NAMED]]
+            own = dict(settings[index])
+            told = [f"{key.rpartition('.')[2]} {_short(own[key])}" for key in telling if key in own]
             name = ", ".join([labels[index], *told]) + _pruned(listed[index].first.value("prune.ratio"))
             if name in taken:
                 name += f", {listed[index].first.artifact.key[:8]}"
@@ -207,9 +213,23 @@ def _pruned(ratio: object) -> str:
     return f", {100 * ratio:.4g}%" if isinstance(ratio, int | float) and ratio else ""
 
 
-def _telling(setting: tuple[str, str]) -> tuple[int, str]:
-    name = setting[0]
-    return (TELLING.index(name) if name in TELLING else len(TELLING), name)
+def _telling(settings: Sequence[frozenset[tuple[str, str]]]) -> list[str]:
+    """The settings that tell these apart: each separates some that those before it do not."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return TELLING.index(name) if name in TELLING else len(TELLING), name
+
+    differing = {name for name, _ in frozenset.union(*settings) - frozenset.intersection(*settings)}
+    each = [dict(own) for own in settings]
+    chosen: list[str] = []
+    apart = 1
+    for name in sorted(differing, key=rank):
+        if apart == len(set(settings)) or len(chosen) == NAMED:
+            break
+        parts = {tuple(own.get(key) for key in (*chosen, name)) for own in each}
+        if len(parts) > apart:
+            chosen, apart = [*chosen, name], len(parts)
+    return chosen
 
 
 def _short(said: str) -> str:

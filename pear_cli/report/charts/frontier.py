@@ -6,7 +6,7 @@ from typing import Any
 from pear_cli.report import spelling
 from pear_cli.report.charts.render import LINK
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, percent, values
-from pear_cli.report.comparison import Line
+from pear_cli.report.comparison import Line, of_another_protocol
 
 HEIGHT = 250
 LOG = 20  # of the largest to the smallest size, from which on the axis is logarithmic
@@ -83,11 +83,17 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
 
 
 def front(lines: Sequence[Line]) -> list[Line]:
-    """The lines that nothing of their size or smaller surpasses, the smallest first."""
+    """The lines that nothing of their size or smaller surpasses, the smallest first.
+
+    Those of another protocol than most take no part.
+    """
+    apart = of_another_protocol(lines)
     known = [
         (size, -estimate.mean, line.number, line)
         for line in lines
-        if (size := line.group.mean("stored_bytes")) is not None and (estimate := line.accuracy) is not None
+        if (size := line.group.mean("stored_bytes")) is not None
+        and (estimate := line.accuracy) is not None
+        and line.number not in apart
     ]
     found: list[Line] = []
     best = float("inf")
@@ -107,20 +113,24 @@ def _chart(
     low, high = field("low", "Q", "accuracy, %"), {"field": "high"}
     spread = {"mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.45, "aria": False}}
     place = {"x": x, "color": colour}
-    point: Spec = {"type": "point", "filled": True, "size": 85, "opacity": 1, "strokeWidth": 1}
+    point: Spec = {"type": "point", "filled": True, "size": 85, "opacity": 1, "strokeWidth": 1.2}
     names = colour["scale"]["domain"]
     shape = {"shape": {**colour, "scale": {"domain": names}}} if len(names) <= len(palette.series) else {}
-    marks = {"y": _accuracy(), **place, **shape, **_said(), "href": {"field": "href"}}
+    solid = {key: colour[key] for key in ("field", "type", "scale", "legend")}
+    filled = {"condition": {"test": "datum.apart", "value": palette.ground}, **solid}
+    edge = {"condition": {"test": "datum.apart", **solid}, "value": palette.ground}
+    marks = {"x": x, "y": _accuracy(), "fill": filled, "stroke": edge, **shape, **_said()}
     layers = [
         *below,
         {**own, **spread, "encoding": {**place, "y": low, "y2": high}},
-        {**own, "mark": {**point, "stroke": palette.ground}, "encoding": marks},
+        {**own, "mark": point, "encoding": {**marks, "href": {"field": "href"}}},
     ]
     return {"width": WIDTH - 60, "height": HEIGHT, "layer": layers}
 
 
 def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
     found = []
+    apart = of_another_protocol(lines)
     for line in lines:
         estimate = line.accuracy
         if estimate is None:
@@ -134,6 +144,7 @@ def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
             "said": f"{line.name}: {spelling.percent(list(line.by_seed.values()))} %",
             "href": f"{LINK}#row-{line.number}",
             "number": line.number,
+            "apart": line.number in apart,
         }
         found.append((line, record))
     return found

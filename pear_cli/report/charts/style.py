@@ -64,6 +64,7 @@ def finished(spec: Spec, palette: Palette, title: str = "") -> Spec:
     config = {
         "font": FONT,
         "background": "transparent" if palette is PAGE else palette.ground,
+        "padding": 2 if palette is PAGE else 12,
         "view": {"stroke": None},
         "axis": {
             **text,

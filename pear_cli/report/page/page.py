@@ -15,7 +15,7 @@ from pear_cli.report import insides, spelling
 from pear_cli.report.benchmarks import benchmarks
 from pear_cli.report.charts import frontier, render
 from pear_cli.report.charts.style import PAGE, Spec, finished
-from pear_cli.report.comparison import Line
+from pear_cli.report.comparison import Line, of_another_protocol
 from pear_cli.report.fields import fields, percent
 from pear_cli.report.formats import notes_of
 from pear_cli.report.lineage import Lineage
@@ -94,6 +94,8 @@ def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Chart]:
     here = [line for line in lines if line.dataset == dataset]
     size = "Accuracy and stored bytes. Dashed: the front, which nothing of that size or smaller surpasses."
     ratio = "Accuracy and the share of pruned units. Dashed: what they are compared with."
+    if of_another_protocol(here):
+        size += " Hollow: of another protocol than most, and no part of it."
     return _draw(frontier.pareto(here, PAGE), size) + _draw(frontier.ratios(here, PAGE), ratio)
 
 
