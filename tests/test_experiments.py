@@ -48,6 +48,7 @@ def built(*overrides: str) -> Experiment:
 def small(name: str, *overrides: str) -> Experiment:
     """A preset on a two-block ViT, or a thin ResNet, with random weights, where some widths have no room."""
     narrow = ["method.rank=4"] if name in ("lily_vtab", "spa_resnet50") else []
+    narrow += ["prune.steps=2"] if name in SPA else []
     return built(f"experiment={name}", *(THIN if name == "spa_resnet50" else SMALL), *narrow, *overrides)
 
 
@@ -140,8 +141,8 @@ def test_neat_has_the_numbers_of_the_authors_script_for_cifar_100():
 @pytest.mark.parametrize(
     ("name", "epochs", "batch", "ratio", "criterion", "scope"),
     [
-        ("spa_resnet50", (30, 20), 64, 0.9, Criterion.group_taylor, Scope["global"]),
-        ("spa_vit", (20, 10), 32, 0.75, Criterion.group_magnitude, Scope.slot),
+        ("spa_resnet50", (30, 18 * 20), 64, 0.9, Criterion.group_taylor, Scope["global"]),
+        ("spa_vit", (20, 15 * 10), 32, 0.75, Criterion.group_magnitude, Scope.slot),
     ],
 )
 def test_spa_has_the_numbers_of_the_authors_scripts(name, epochs, batch, ratio, criterion, scope):
@@ -152,6 +153,7 @@ def test_spa_has_the_numbers_of_the_authors_scripts(name, epochs, batch, ratio, 
     assert (found.optim.batch_size, found.optim.weight_decay) == (batch, 5e-4)
     assert (found.score.unit, found.score.criterion) == (Unit.channel, criterion)
     assert (found.prune.ratio, found.prune.scope) == (ratio, scope)
+    assert found.prune.ratio / found.prune.steps == pytest.approx(0.05)
     assert (found.share.rule, found.knowledge.kind) == (ShareRule.none, KnowledgeKind.none)
 
 

@@ -54,6 +54,8 @@ ROOMS = {
     "rich": {"cli", "report", "progress"},
     "timm": {"backbone", "pretrained", "sites", "data"},
     "torchvision": {"data"},
+    "jinja2": {"report"},
+    "vl_convert": {"report"},
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pear_cli.cli import artifacts, data, experiments, sweeps
+from pear_cli.cli import artifacts, data, experiments, reports, sweeps
 from pear_cli.cli.options import complain
 from pear_cli.errors import near
 from pear_cli.flags import UsageError
@@ -41,6 +41,7 @@ app = typer.Typer(
     pear audit method=lora        whether it can work, in seconds, before a long run
     pear ls stage=eval            what is there already
     pear data ls                  the datasets: which are there, and where from
+    pear report dataset=mnist5k   a page that compares it
 
     Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
     config is wrong, 2 usage, 130 interrupted. PEAR_TRACEBACK=1 shows the traceback of an error.
@@ -50,6 +51,7 @@ app.add_typer(experiments.app)
 app.add_typer(artifacts.app)
 app.add_typer(data.app, name="data")
 app.add_typer(sweeps.app, name="sweeps")
+app.add_typer(reports.app)
 
 
 def _show_version(wanted: bool) -> None:

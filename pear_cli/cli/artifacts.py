@@ -3,16 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pear_cli.cli.options import STORE, Lines, Model, Name, OfAStore, Overrides, Root, Weights, complain
+from pear_cli.cli.options import open_store as _store
 from pear_cli.errors import CorruptArtifact, StoreError, near
 from pear_cli.flags import UsageError
-
-if TYPE_CHECKING:
-    from pear_cli.store import Store
 
 Shown = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, its first digits, or an exported file.")
@@ -247,15 +245,6 @@ def export(
     else:
         single_file.export(artifact, out, _store(store), force=force)
     typer.echo(out)
-
-
-def _store(root: Path) -> "Store":
-    """The store of a command; only the default one may be yet to come."""
-    from pear_cli.store import Store
-
-    if root != STORE and not root.is_dir():
-        raise StoreError(f"there is no folder {root}; check --store or runtime.store")
-    return Store(root)
 
 
 def _complain_of(command: str, left: Mapping[Path, StoreError]) -> None:

@@ -3,12 +3,16 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from pear_cli.errors import StoreError
 from pear_cli.streams import until_closed
+
+if TYPE_CHECKING:
+    from pear_cli.store import Store
 
 SETTING = "runtime.store="
 
@@ -94,3 +98,12 @@ def _bare(override: str) -> str:
 
 def complain(command: str, message: object) -> None:
     print(f"{f'pear {command}'.rstrip()}: {message}", file=sys.stderr)
+
+
+def open_store(root: Path) -> "Store":
+    """The store of a command; only the default one may be yet to come."""
+    from pear_cli.store import Store
+
+    if root != STORE and not root.is_dir():
+        raise StoreError(f"there is no folder {root}; check --store or runtime.store")
+    return Store(root)

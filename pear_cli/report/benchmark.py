@@ -43,6 +43,7 @@ class Benchmark:
 
     Args:
         name: how the command line calls it.
+        title: how papers call it.
         dataset: whose tasks they are.
         groups: tasks by group.
         published: averages of papers, the lowest first.
@@ -50,6 +51,7 @@ class Benchmark:
     """
 
     name: str
+    title: str
     dataset: str
     groups: Mapping[str, tuple[str, ...]]
     published: tuple[Published, ...]
@@ -168,7 +170,7 @@ def named(name: str) -> Benchmark:
         for row in stated["published"]
     ]
     groups = {group: tuple(tasks) for group, tasks in stated["groups"].items()}
-    return Benchmark(name, stated["dataset"], groups, tuple(published), stated["caveat"])
+    return Benchmark(name, stated["title"], stated["dataset"], groups, tuple(published), stated["caveat"])
 
 
 def names() -> list[str]:

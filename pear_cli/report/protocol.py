@@ -1,14 +1,13 @@
-"""What two evaluations must have in common before their accuracies can be compared."""
+"""Under which protocol an evaluation was made: what two of them must have in common to be compared."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from pear_cli.backbone import weights_name
 from pear_cli.report.lineage import Lineage
+from pear_cli.report.spelling import value
 
 SETTINGS = (
-    "select",
     "dataset.normalization",
     "dataset.resize",
     "dataset.crop_pct",
@@ -16,20 +15,44 @@ SETTINGS = (
     "dataset.train_split",
     "dataset.test_split",
     "dataset.split_seed",
+    "select",
     "backbone.name",
     "backbone.mean",
     "backbone.std",
 )
-HASHES = {"weights": "frozen weights"}
-"""Of what an experiment read, and how a note calls them; the images of a split are `data.<split>`."""
+ARGS = "backbone.args."
+"""Begins the settings of the architecture, all of which are of the protocol."""
 
 ORACLE = "test_oracle: the epoch was chosen on the test set; the accuracy is too high to compare"
 
+Protocol = Mapping[str, str]
 
-def protocol(lineage: Lineage) -> dict[str, Any]:
-    """The settings that must agree, and the hashes of the weights and the images."""
-    hashes = {name: value for name, value in lineage.provenance.items() if value}
-    return {key: lineage.setting(key) for key in SETTINGS} | hashes
+
+def protocol(lineage: Lineage) -> Protocol:
+    """The protocol of an evaluation by name, each value as a reader has it; a lost input leaves gaps."""
+    names = ["dataset", *SETTINGS, *(key for key in lineage.settings if key.startswith(ARGS))]
+    known = {name: lineage.setting(name) for name in names if lineage.named(name)}
+    found = {name: value(item) for name, item in known.items()}
+    for name, content in lineage.provenance.items():
+        found["frozen weights" if name == "weights" else name] = short(str(content))
+    return found
+
+
+def differences(protocols: Iterable[Protocol]) -> dict[str, tuple[str, ...]]:
+    """In what protocols differ: each name with its values, in the order of their appearance.
+
+    What one of them does not know is no difference: an input of it is gone, or it read no such split.
+    """
+    known: dict[str, dict[str, None]] = {}
+    for one in protocols:
+        for name, said in one.items():
+            known.setdefault(name, {})[said] = None
+    return {name: tuple(values) for name, values in known.items() if len(values) > 1}
+
+
+def in_words(found: Mapping[str, tuple[str, ...]]) -> str:
+    """`select (last, val); frozen weights (a4e26041, f460c007)`."""
+    return "; ".join(f"{name} ({', '.join(sorted(values))})" for name, values in found.items())
 
 
 def notes(listed: Iterable[Lineage]) -> list[str]:
@@ -43,9 +66,9 @@ def notes(listed: Iterable[Lineage]) -> list[str]:
         if not lineage.missing:
             of[str(lineage.setting("dataset"))].append(lineage)
     for dataset, together in of.items():
-        differing = differences([protocol(lineage) for lineage in together])
-        if differing:
-            said.append(f"evaluations of {dataset} are not comparable: {'; '.join(differing)}")
+        found = differences(protocol(lineage) for lineage in together)
+        if found:
+            said.append(f"evaluations of {dataset} are not comparable: {in_words(found)}")
     gone = sum(bool(lineage.missing) for lineage in evaluations)
     if gone:
         said.append(
@@ -54,23 +77,7 @@ def notes(listed: Iterable[Lineage]) -> list[str]:
     return said
 
 
-def differences(protocols: Sequence[dict[str, Any]]) -> list[str]:
-    """Where protocols differ, each with the values that occur."""
-    found = []
-    for key in dict.fromkeys(key for known in protocols for key in known):
-        # a split that only some have read, such as val200 with select=val, is no contradiction
-        spelled = sorted({_plain(known[key]) for known in protocols if key in known})
-        if len(spelled) > 1:
-            shown = spelled if key in SETTINGS else [short(text) for text in spelled]
-            found.append(f"{HASHES.get(key, key)} ({', '.join(shown)})")
-    return found
-
-
 def short(identity: str) -> str:
     """A name of weights or images for a line of text: a hash by its first digits."""
     name = weights_name(identity)
     return name if name != identity else name[:8]
-
-
-def _plain(value: object) -> str:
-    return "null" if value is None else str(value)

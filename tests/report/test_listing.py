@@ -202,7 +202,7 @@ def test_json_has_the_protocol(fake):
     (line,) = json_lines(rows(fake.store, ["stage=eval"]))
     protocol = json.loads(line)["protocol"]
     assert (protocol["dataset.normalization"], protocol["select"]) == ("half", "last")
-    assert protocol["weights"] == "a" * 64
+    assert protocol["frozen weights"] == "a" * 8
 
 
 def test_the_accuracy_that_weighs_classes_equally_is_shown_where_a_benchmark_reports_it(fake, lines_of):

@@ -1,0 +1,146 @@
+"""The commands that make pages, tables and plots of what is stored."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pear_cli.cli.options import STORE, Lines, Name, OfAStore, Root, complain, open_store
+from pear_cli.errors import CorruptArtifact, StoreError, near
+from pear_cli.flags import UsageError
+
+PAGE = Path("report.html")
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
+
+app = typer.Typer()
+
+
+class Report(TyperGroup):
+    """`pear report FILTER…` makes a report; only the word `diff` is a command of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return list(super().parse_args(ctx, args if args[:1] == ["diff"] else ["make", *args]))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == "make" else name, command, rest
+
+
+reports = typer.Typer(
+    cls=Report, rich_markup_mode=None, help="Compare evaluations on a page, or two artifacts."
+)
+app.add_typer(reports, name="report")
+
+Conditions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Only those, as for `pear ls`.", show_default=False),
+]
+
+
+@reports.command("make", cls=OfAStore)
+def make(
+    filters: Conditions = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; replaced if it is there.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="html, md, csv, json or latex; else as --out ends.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Compare with these; by default with the dense model."),
+    ] = None,
+    insides: Annotated[int, typer.Option(min=0, help="Of how many experiments the inside is drawn.")] = 8,
+    store: Root = STORE,
+) -> None:
+    """Compare evaluations: one HTML file that needs no network, or a table on stdout.
+
+    \b
+    pear report dataset=digits 'prune.ratio>=0.5' --out report.html
+    pear report --baseline method=linear --format latex
+    pear report diff 3f2a 99bc    what differs between two artifacts
+    """
+    from pear_cli.report import listing
+    from pear_cli.report.comparison import compare
+    from pear_cli.report.formats import FORMATS
+    from pear_cli.report.output import write
+
+    known = ("html", *FORMATS)
+    chosen = form or (SUFFIXES.get(out.suffix.lower(), "") if out else "html")
+    if chosen not in known:
+        what = form or f"{out} does not say which format"
+        raise UsageError(f'no format "{what}"{near(chosen, known) or ";"} formats: {", ".join(known)}')
+    damaged: list[str] = []
+
+    def leave_out(path: Path, error: StoreError) -> None:
+        damaged.append(path.name[:12]) if isinstance(error, CorruptArtifact) else complain("report", error)
+
+    conditions = filters or []
+    found = listing.rows(open_store(store), conditions, on_error=leave_out)
+    lines = compare(found, baseline or ())
+    if damaged:
+        complain("report", f"damaged manifests are left out (pear gc --verify): {', '.join(damaged)}")
+    if not lines:
+        matching = f" matching {' '.join(conditions)}" if conditions else ""
+        raise StoreError(f"{store} has no evaluations{matching}; see what there is: pear ls stage=eval")
+    if chosen == "html":
+        from pear_cli.report.page.page import page
+
+        text = page(lines, conditions, insides)
+    else:
+        text = FORMATS[chosen](lines)
+    if out is None and chosen != "html":
+        typer.echo(text, nl=False)
+        return
+    target = out or PAGE
+    write(target, text.encode())
+    typer.echo(target)
+
+
+@reports.command("diff", cls=OfAStore)
+def diff(first: Name, second: Name, as_json: Lines = False, store: Root = STORE) -> None:
+    """What differs between two artifacts: settings, protocol, results.
+
+    \b
+    pear report diff 3f2a 99bc
+    """
+    from pear_cli.report import difference, layout
+
+    place = open_store(store)
+    found = difference.between(place.resolve(first), place.resolve(second), place)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        difference.print_difference(found, layout.console())
+
+
+@app.command(cls=OfAStore)
+def plot(
+    kind: Annotated[
+        str, typer.Argument(help="importance, share-map, curves, confusion, calibration, pareto or ratio.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write: .png, .svg or .pdf; replaced if it is there.")
+    ],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARTIFACT|KEY=VALUE", help="An artifact; filters for pareto and ratio."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Above the plot.")] = "",
+    store: Root = STORE,
+) -> None:
+    """Draw one plot into a file.
+
+    \b
+    pear plot share-map 3f2a --out map.pdf
+    pear plot pareto dataset=digits --out front.png
+    """
+    from pear_cli.report import plots
+    from pear_cli.report.output import write
+
+    if kind not in plots.KINDS:
+        raise UsageError(f'no plot "{kind}"{near(kind, plots.KINDS) or ";"} plots: {", ".join(plots.KINDS)}')
+    if not what and kind not in plots.COMPARED:
+        raise UsageError(f"pear plot {kind} needs an artifact; see what there is: pear ls")
+    write(out, plots.plot(kind, what or [], open_store(store), out, title))
+    typer.echo(out)

@@ -1,0 +1,167 @@
+"""Accuracy against what it costs: stored bytes, and the prune ratio."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pear_cli.report import spelling
+from pear_cli.report.charts.render import LINK
+from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, percent, values
+from pear_cli.report.comparison import Line, of_another_protocol
+
+HEIGHT = 250
+LOG = 20  # of the largest to the smallest size, from which on the axis is logarithmic
+DODGE = 1.2  # percentage points between series of the same prune ratio
+SHORT = 26  # letters of a name that has room for another beside it
+UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
+
+
+def pareto(lines: Sequence[Line], palette: Palette) -> Spec | None:
+    """Accuracy against stored bytes, with the front: what nothing smaller or equal in size surpasses.
+
+    Args:
+        lines: of one dataset.
+
+    Returns:
+        None where no evaluation has both numbers.
+    """
+    records = [
+        {**record, "bytes": size}
+        for line, record in _records(lines)
+        if (size := line.group.mean("stored_bytes")) is not None and size > 0
+    ]
+    best = {line.number for line in front(lines)}
+    if not records:
+        return None
+    sizes = [record["bytes"] for record in records]
+    divisor, unit = next(unit for unit in UNITS if min(sizes) >= unit[0] or unit[0] == 1)
+    if max(sizes) / divisor > 99_999:
+        divisor, unit = UNITS[0]
+    for record in records:
+        record["size"] = record.pop("bytes") / divisor
+        record["said"] += f", {spelling.size(record['size'] * divisor)}"
+    wide = max(sizes) / min(sizes) > LOG
+    scale = {"type": "log", "nice": False, "padding": 14} if wide else {"zero": False, "padding": 14}
+    axis = {"tickCount": 4, "grid": not wide, "labelOverlap": True}
+    x = field("size", "Q", f"stored, {unit}{', logarithmic' if wide else ''}", scale=scale, axis=axis)
+    steps = sorted((r for r in records if r["number"] in best), key=lambda record: record["size"])
+    steps += [{**record, "size": max(sizes) / divisor} for record in steps[-1:]]
+    line: Spec = {"type": "line", "interpolate": "step-after", "strokeDash": [4, 3], "color": palette.muted}
+    dashed = {"data": values(steps), "mark": {**line, "strokeWidth": 1.5, "aria": False}}
+    below = [{**dashed, "encoding": {"x": x, "y": _accuracy()}}]
+    return _chart(records, x, _colour(lines, records, palette), palette, below)
+
+
+def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
+    """Accuracy against the prune ratio; a line joins what differs in the ratio alone.
+
+    Args:
+        lines: of one dataset; those that never pruned are the dashed level.
+
+    Returns:
+        None where nothing was pruned.
+    """
+    pruned = [line for line in lines if line.ratio]
+    if not pruned:
+        return None
+    records = [{**record, "ratio": percent(line.ratio or 0)} for line, record in _records(pruned)]
+    compared = {id(line.baseline) for line in pruned}
+    level = [record for _, record in _records([line for line in lines if id(line.group) in compared])]
+    names = list(dict.fromkeys(record["series"] for record in records))
+    for record in records:  # side by side, where their intervals would hide each other
+        record["ratio"] += DODGE * (names.index(record["series"]) - (len(names) - 1) / 2)
+    x = field(
+        "ratio", "Q", "pruned units, %", scale={"domain": [0, 100]}, axis={"values": [0, 25, 50, 75, 100]}
+    )
+    colour = _colour(lines, records, palette)
+    dashed: Spec = {"type": "rule", "strokeDash": [4, 3], "color": palette.muted}
+    below: list[Spec] = [{"data": values(level), "mark": dashed, "encoding": {"y": _accuracy(), **_said()}}]
+    if len(names) <= len(palette.series):
+        joined: Spec = {"type": "line", "strokeWidth": 1.5, "aria": False}
+        encoding = {"x": x, "y": _accuracy(), "color": colour}
+        below.append({"data": values(records), "mark": joined, "encoding": encoding})
+    return _chart(records, x, colour, palette, below)
+
+
+def front(lines: Sequence[Line]) -> list[Line]:
+    """The lines that nothing of their size or smaller surpasses, the smallest first.
+
+    Those of another protocol than most take no part.
+    """
+    apart = of_another_protocol(lines)
+    known = [
+        (size, -estimate.mean, line.number, line)
+        for line in lines
+        if (size := line.group.mean("stored_bytes")) is not None
+        and (estimate := line.accuracy) is not None
+        and line.number not in apart
+    ]
+    found: list[Line] = []
+    best = float("inf")
+    for _, error, _, line in sorted(known, key=lambda one: one[:3]):
+        if error < best:
+            best = error
+            found.append(line)
+    return found
+
+
+def _chart(
+    records: list[dict[str, Any]], x: Spec, colour: Spec, palette: Palette, below: list[Spec]
+) -> Spec | None:
+    if not records:
+        return None
+    own = {"data": values(records)}
+    low, high = field("low", "Q", "accuracy, %"), {"field": "high"}
+    spread = {"mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.45, "aria": False}}
+    place = {"x": x, "color": colour}
+    point: Spec = {"type": "point", "filled": True, "size": 85, "opacity": 1, "strokeWidth": 1.2}
+    names = colour["scale"]["domain"]
+    shape = {"shape": {**colour, "scale": {"domain": names}}} if len(names) <= len(palette.series) else {}
+    solid = {key: colour[key] for key in ("field", "type", "scale", "legend")}
+    filled = {"condition": {"test": "datum.apart", "value": palette.ground}, **solid}
+    edge = {"condition": {"test": "datum.apart", **solid}, "value": palette.ground}
+    marks = {"x": x, "y": _accuracy(), "fill": filled, "stroke": edge, **shape, **_said()}
+    layers = [
+        *below,
+        {**own, **spread, "encoding": {**place, "y": low, "y2": high}},
+        {**own, "mark": point, "encoding": {**marks, "href": {"field": "href"}}},
+    ]
+    return {"width": WIDTH - 60, "height": HEIGHT, "layer": layers}
+
+
+def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
+    found = []
+    apart = of_another_protocol(lines)
+    for line in lines:
+        estimate = line.accuracy
+        if estimate is None:
+            continue
+        half = estimate.half or 0.0
+        record = {
+            "accuracy": percent(estimate.mean),
+            "low": percent(max(0.0, estimate.mean - half)),
+            "high": percent(min(1.0, estimate.mean + half)),
+            "series": line.series_name,
+            "said": f"{line.name}: {spelling.percent(list(line.by_seed.values()))} %",
+            "href": f"{LINK}#row-{line.number}",
+            "number": line.number,
+            "apart": line.number in apart,
+        }
+        found.append((line, record))
+    return found
+
+
+def _accuracy() -> Spec:
+    return field("accuracy", "Q", "accuracy, %", scale={"zero": False, "nice": True}, axis={"tickCount": 5})
+
+
+def _colour(lines: Sequence[Line], records: Sequence[dict[str, Any]], palette: Palette) -> Spec:
+    """The same colour for a series in all charts of these lines; the legend has those that are drawn."""
+    names = list(dict.fromkeys(line.series_name for line in lines))
+    here = [name for name in names if any(record["series"] == name for record in records)]
+    wide = {"columns": 1, "labelLimit": WIDTH - 110} if max(map(len, here), default=0) > SHORT else {}
+    legend = {"values": here, "symbolOpacity": 1, **wide} if len(names) <= len(palette.series) else None
+    return field("series", "N", scale=colours(names, palette), legend=legend)
+
+
+def _said() -> Spec:
+    return {"description": {"field": "said"}}

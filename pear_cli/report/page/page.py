@@ -1,0 +1,171 @@
+"""From lines of a comparison to one HTML file; every text of an artifact is escaped."""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from importlib.metadata import version
+from typing import Any
+
+from pear_cli.errors import PearError
+from pear_cli.report import insides, spelling
+from pear_cli.report.benchmarks import benchmarks
+from pear_cli.report.charts import frontier, render
+from pear_cli.report.charts.style import PAGE, Spec, finished
+from pear_cli.report.comparison import Line, of_another_protocol
+from pear_cli.report.fields import fields, percent
+from pear_cli.report.formats import notes_of
+from pear_cli.report.lineage import Lineage
+from pear_cli.report.protocol import differences
+
+ENVIRONMENT = (
+    "pear-cli",
+    "torch",
+    "timm",
+    "safetensors",
+    "python",
+    "platform",
+    "device",
+    "threads",
+    "git_commit",
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the page: an SVG element, and what it says."""
+
+    svg: str
+    caption: str
+
+
+def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) -> str:
+    """The report as HTML.
+
+    Args:
+        lines: what is compared, in the order of the table.
+        filters: with which the evaluations were chosen.
+        opened: of how many experiments the inside is drawn, at least 0; first those on the fronts of accuracy
+            and size.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("pear_cli.report.page", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["percent"] = percent
+    here = resources.files("pear_cli.report.page")
+    script, style = (here.joinpath(name).read_text("utf-8") for name in ("page.js", "page.css"))
+    complaints: list[str] = []
+    chosen = _opened(lines, opened)
+    shown = [(line, _inside(line, complaints)) for line in chosen]
+    datasets = list(dict.fromkeys(line.dataset for line in lines))
+    return environment.get_template("page.html").render(
+        lines=lines,
+        fields=fields(lines),
+        filters=" ".join(filters),
+        datasets=datasets,
+        methods=list(dict.fromkeys(line.method for line in lines)),
+        notes=[*notes_of(lines), *complaints],
+        tradeoffs=[(dataset, _tradeoffs(lines, dataset)) for dataset in datasets],
+        benchmarks=benchmarks(lines),
+        insides=shown,
+        left_out=len(lines) - len(shown),
+        protocols=[(dataset, _protocols(lines, dataset)) for dataset in datasets],
+        environment=_environment(lines),
+        data=_data(lines),
+        seeds=len({seed for line in lines for seed in line.by_seed}),
+        images=sum(len(line.group.rows) for line in lines),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("pear-cli"),
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _draw(spec: Spec | None, caption: str) -> list[Chart]:
+    return [] if spec is None else [Chart(render.inline(finished(spec, PAGE)), caption)]
+
+
+def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Chart]:
+    here = [line for line in lines if line.dataset == dataset]
+    size = "Accuracy and stored bytes. Dashed: the front, which nothing of that size or smaller surpasses."
+    ratio = "Accuracy and the share of pruned units. Dashed: what they are compared with."
+    if of_another_protocol(here):
+        size += " Hollow: of another protocol than most, and no part of it."
+    return _draw(frontier.pareto(here, PAGE), size) + _draw(frontier.ratios(here, PAGE), ratio)
+
+
+def _opened(lines: Sequence[Line], most: int) -> list[Line]:
+    """The lines whose inside is drawn: of the fronts, then those that share adapters, the best first."""
+    fronts = set()
+    for dataset in dict.fromkeys(line.dataset for line in lines):
+        fronts |= {line.number for line in frontier.front([x for x in lines if x.dataset == dataset])}
+
+    def worth(line: Line) -> tuple[bool, bool, float]:
+        shares = line.first.value("share.rule") not in (None, "none")
+        return line.number not in fronts, not shares, -(line.accuracy.mean if line.accuracy else 0.0)
+
+    first = sorted(lines, key=worth)[:most]
+    return sorted(first, key=lambda line: line.number)
+
+
+def _inside(line: Line, complaints: list[str]) -> list[Chart]:
+    """The charts of an experiment; what is damaged is left out, and said."""
+    newest = line.first.lineage
+    charts: list[Chart] = []
+    lineages: list[Lineage] = [row.lineage for row in line.group.rows]
+    for kind, draw in insides.KINDS.items():
+        try:
+            found = insides.learning(lineages, PAGE) if kind == "curves" else draw(newest, PAGE)
+        except PearError as error:
+            complaints.append(spelling.printable(f"{line.dataset}, {line.name}, {kind}: {error}"))
+            continue
+        charts += _draw(found.spec, found.caption) if found else []
+    return charts
+
+
+def _protocols(lines: Sequence[Line], dataset: str) -> list[tuple[str, str]]:
+    """What all evaluations of a dataset have in common; several values where they have not."""
+    here = [line.protocol for line in lines if line.dataset == dataset]
+    apart = differences(here)
+    names = dict.fromkeys(name for one in here for name in one)
+    common = {name: next(one[name] for one in here if name in one) for name in names}
+    return [(name, " ≠ ".join(apart.get(name, (common[name],)))) for name in names if name != "dataset"]
+
+
+def _environment(lines: Iterable[Line]) -> list[tuple[str, str]]:
+    """What the evaluations were computed with, the most usual first."""
+    manifests = [row.artifact.manifest["environment"] for line in lines for row in line.group.rows]
+    found = []
+    for name in ENVIRONMENT:
+        values = Counter(spelling.value(manifest[name]) for manifest in manifests if name in manifest)
+        said = [f"{text[:12] if name == 'git_commit' else text}" for text, _ in values.most_common(4)]
+        more = f" and {len(values) - 4} more" if len(values) > 4 else ""
+        found += [(name, ", ".join(said) + more)] if said else []
+    return found
+
+
+def _data(lines: Sequence[Line]) -> dict[str, Any]:
+    """What the page itself computes with: the accuracy of each seed, and the quantiles of t."""
+    from scipy.special import stdtrit
+
+    most = max((len(line.by_seed) for line in lines), default=1)
+    rows = [
+        {
+            "dataset": line.dataset,
+            "name": line.name,
+            "seeds": line.by_seed,
+            "baseline": _number(line, lines),
+            "protocol": dict(line.protocol),
+        }
+        for line in lines
+    ]
+    return {"rows": rows, "t": [round(float(stdtrit(n, 0.975)), 6) for n in range(1, max(2, most))]}
+
+
+def _number(line: Line, lines: Sequence[Line]) -> int | None:
+    return next((other.number for other in lines if other.group is line.baseline), None)

@@ -1,0 +1,44 @@
+import pytest
+
+from pear_cli.data.vtab import TASKS as VTAB
+from pear_cli.report.benchmark import named
+from pear_cli.report.benchmarks import benchmarks
+from pear_cli.report.comparison import compare
+from pear_cli.report.listing import rows
+
+ACCURACY = {"Natural": 0.8, "Specialized": 0.9, "Structured": 0.5}
+
+
+def vtab(fake, leave_out=()):
+    known = benchmarks([])
+    assert known == []
+    for group, tasks in named("vtab1k").groups.items():
+        for task in tasks:
+            if task not in leave_out:
+                for seed in (0, 1):
+                    fake.experiment("vtab", task=task, seed=seed, dense_only=True, accuracy=ACCURACY[group])
+    return benchmarks(compare(rows(fake.store, ["stage=eval"])))
+
+
+def test_both_averages_of_vtab(fake):
+    (found,) = vtab(fake)
+    (model,) = found.models
+    assert set(model.tasks) == set(VTAB)
+    assert model.of_groups.mean == pytest.approx((0.8 + 0.9 + 0.5) / 3)
+    assert model.of_tasks.mean == pytest.approx((7 * 0.8 + 4 * 0.9 + 8 * 0.5) / 19)
+    assert (model.of_tasks.count, model.of_tasks.half) == (2, pytest.approx(0))
+
+
+def test_an_average_of_a_part_is_no_average(fake):
+    (found,) = vtab(fake, leave_out=("kitti",))
+    (model,) = found.models
+    assert model.of_group("Natural").mean == pytest.approx(0.8)
+    assert model.of_group("Structured") is model.of_groups is model.of_tasks is None
+
+
+def test_published_numbers_have_a_source_and_agree_with_their_groups(fake):
+    (found,) = vtab(fake)
+    for one in found.published:
+        assert one.source
+        if one.groups:
+            assert sum(one.groups) / 3 == pytest.approx(one.average, abs=0.1)  # groups are rounded

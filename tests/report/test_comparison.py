@@ -1,0 +1,100 @@
+import math
+
+import pytest
+
+from pear_cli.errors import ConfigError
+from pear_cli.report.comparison import compare
+from pear_cli.report.listing import rows
+from pear_cli.report.protocol import differences, in_words
+
+T2 = 4.302652729749462  # the 0.975 quantile of t with two degrees of freedom
+
+
+def lines_of(fake, *filters, baseline=()):
+    return compare(rows(fake.store, list(filters)), baseline)
+
+
+def by_model(lines):
+    return {line.model: line for line in lines}
+
+
+def test_differences_are_paired_by_seed(fake):
+    for seed, (dense, shared) in enumerate([(0.90, 0.92), (0.80, 0.83), (0.70, 0.71)]):
+        fake.experiment(seed=seed, ratio=0, rule="none", kind="none", accuracy=dense)
+        fake.experiment(seed=seed, kind="none", accuracy=shared)
+    lines = by_model(lines_of(fake))
+    assert lines["dense"].is_baseline
+    assert lines["dense"].difference is None
+    difference = lines["prune + share, 50%"].difference
+    assert (difference.mean, difference.count) == (pytest.approx(0.02), 3)
+    assert difference.half == pytest.approx(T2 * 0.01 / math.sqrt(3))
+    assert lines["prune + share, 50%"].accuracy.half > 10 * difference.half
+
+
+def test_seeds_that_only_one_of_two_has_make_no_pair(fake):
+    for seed in (0, 1):
+        fake.experiment(seed=seed, ratio=0, rule="none", kind="none", accuracy=0.9)
+    for seed in (1, 2):
+        fake.experiment(seed=seed, accuracy=0.8)
+    shared = by_model(lines_of(fake))["prune + share + knowledge, 50%"]
+    assert (shared.difference.mean, shared.difference.count) == (pytest.approx(-0.1), 1)
+    assert shared.difference.half is None
+
+
+def test_the_dense_model_of_equal_budget_comes_before_the_one_without_adaptation(fake):
+    fake.experiment(dense_only=True, accuracy=0.7)
+    fake.experiment(ratio=0, rule="none", kind="none", accuracy=0.9)
+    fake.experiment(accuracy=0.8)
+    lines = by_model(lines_of(fake))
+    assert lines["prune + share + knowledge, 50%"].difference.mean == pytest.approx(-0.1)
+    assert lines["dense, before pruning"].difference.mean == pytest.approx(-0.2)
+
+
+def test_the_baseline_can_be_chosen_by_filters(fake):
+    fake.experiment(kind="none", rule="none", accuracy=0.7)
+    fake.experiment(accuracy=0.8)
+    lines = by_model(lines_of(fake, baseline=["knowledge=none", "share=none"]))
+    assert lines["prune + share + knowledge, 50%"].difference.mean == pytest.approx(0.1)
+    assert lines["prune only, 50%"].is_baseline
+
+
+def test_a_baseline_that_nothing_matches_is_an_error(fake):
+    fake.experiment()
+    with pytest.raises(ConfigError, match="no evaluation here matches share=none"):
+        lines_of(fake, baseline=["share=none"])
+    with pytest.raises(ConfigError, match='did you mean "share"'):
+        lines_of(fake, baseline=["shar=none"])
+
+
+def test_a_model_is_called_by_what_tells_it_from_its_namesakes_and_no_more(fake):
+    fake.experiment(ratio=0.25)
+    fake.experiment(ratio=0.5)
+    fake.experiment(ratio=0.5, rule="top")
+    names = {line.model for line in lines_of(fake)}
+    assert names == {
+        "prune + share + knowledge, rule ranked, 25%",
+        "prune + share + knowledge, rule ranked, 50%",
+        "prune + share + knowledge, rule top, 50%",
+    }
+    assert {line.series for line in lines_of(fake)} == {name.rpartition(",")[0] for name in names}
+
+
+def test_models_that_differ_in_their_weights_alone_have_different_names(fake):
+    fake.experiment(weights="a" * 64)
+    fake.experiment(weights="b" * 64)
+    assert len({line.model for line in lines_of(fake)}) == 2
+
+
+def test_what_differs_in_protocol_is_not_comparable(fake):
+    fake.experiment(ratio=0, rule="none", kind="none")
+    fake.experiment(normalization="half", weights="b" * 64)
+    dense, other = lines_of(fake)
+    assert dense.incomparable == ""
+    assert other.incomparable == (
+        "dataset.normalization (backbone, half); frozen weights (aaaaaaaa, bbbbbbbb)"
+    )
+
+
+def test_a_lost_input_is_no_difference_in_protocol():
+    assert differences([{"select": "last", "seed": "0"}, {"seed": "0"}]) == {}
+    assert in_words(differences([{"select": "last"}, {"select": "val"}])) == "select (last, val)"

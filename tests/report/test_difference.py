@@ -1,0 +1,44 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from pear_cli.report.difference import Agreement, between, print_difference
+from pear_cli.report.predictions import Predictions
+
+
+def test_what_differs_is_said_and_nothing_else(fake, lines_of):
+    one, two = fake.experiment(accuracy=0.9), fake.experiment(ratio=0.75, accuracy=0.8)
+    found = between(one["eval"], two["eval"], fake.store)
+    assert found.settings == {"prune.ratio": (0.5, 0.75)}
+    assert found.measured == {"accuracy": (0.9, 0.8)}
+    assert found.environment == {}
+    assert found.apart == ""
+    lines = lines_of(print_difference, found)
+    assert any(line.split() == ["prune.ratio", "0.5", "0.75"] for line in lines)
+    assert any(line.split() == ["accuracy", "0.9", "0.8", "-0.1"] for line in lines)
+
+
+def test_a_difference_in_protocol_is_a_note(fake, lines_of):
+    one, two = fake.experiment(), fake.experiment(normalization="half")
+    lines = lines_of(print_difference, between(one["eval"], two["eval"], fake.store))
+    assert lines[-1] == "note: not comparable, they differ in dataset.normalization (backbone, half)"
+
+
+def test_agreement_on_the_same_images_is_tested_exactly(finished, monkeypatch):
+    evaluated = finished.made["eval"]
+    labels = np.zeros(10, dtype=np.int64)
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    answers = iter([[right] * 9 + [wrong], [right] * 3 + [wrong] * 6 + [right]])
+    monkeypatch.setattr(Predictions, "of", lambda artifact: Predictions(np.array(next(answers)), labels))
+    found = between(evaluated, evaluated, finished.store).agreement
+    assert found == Agreement(3, 6, 1, 0, pytest.approx(binomtest(6, 7).pvalue))
+
+
+def test_diff_takes_two_artifacts_and_prints_json(pear, finished):
+    key, other = finished.made["eval"].key, finished.made["adapt"].key
+    said = pear("report", "diff", key[:12], other[:12], "--json", "--store", str(finished.store.root))
+    assert said.code == 0
+    assert json.loads(said.out)["artifacts"] == [f"eval/{key}", f"adapt/{other}"]
+    assert pear("report", "diff", key).code == 2

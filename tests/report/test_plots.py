@@ -1,0 +1,102 @@
+import re
+
+import pytest
+
+from pear_cli.errors import ConfigError, MissingArtifact
+from pear_cli.report.charts import heat, render
+from pear_cli.report.charts.frontier import front, pareto
+from pear_cli.report.charts.style import PAPER, finished
+from pear_cli.report.comparison import compare
+from pear_cli.report.insides import KINDS
+from pear_cli.report.listing import rows
+from pear_cli.report.plots import plot
+
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
+
+
+@pytest.mark.parametrize("form", MAGIC)
+def test_a_share_map_is_drawn_into_a_file_of_each_format(pear, finished, form):
+    key = finished.made["eval"].key
+    said = pear("plot", "share-map", key, "--out", f"new/map.{form}", "--store", str(finished.store.root))
+    assert (said.code, said.out) == (0, f"new/map.{form}\n"), said.err
+    with open(f"new/map.{form}", "rb") as file:
+        assert file.read(4).startswith(MAGIC[form])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plot_of_an_evaluation_has_marks(finished, tmp_path, kind):
+    text = plot(kind, [finished.made["eval"].key], finished.store, tmp_path / "x.svg", "A title").decode()
+    assert "A title" in text
+    marks = re.findall(
+        r'aria-label="[^"]*" role="graphics-symbol" aria-roledescription="(?!axis|legend)', text
+    )
+    assert len(marks) >= 3
+
+
+def test_an_artifact_without_such_a_plot_says_what_it_has(finished, tmp_path):
+    with pytest.raises(MissingArtifact, match="has no confusion to draw; it has: curves, importance"):
+        plot("confusion", [finished.made["score"].key], finished.store, tmp_path / "x.svg")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["importanse", "--out", "x.png"], 2, 'did you mean "importance"'),
+        (["importance", "--out", "x.png"], 2, "needs an artifact"),
+        (["pareto", "--out", "x.jpg"], 1, "end the name in .png, .svg, .pdf"),
+        (["pareto", "--out", "x.png"], 1, "no evaluations to draw"),
+    ],
+)
+def test_a_wrong_plot_is_one_line(pear, words, code, says):
+    said = pear("plot", *words)
+    assert said.code == code
+    assert says in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_one_plot_is_of_one_dataset(fake, tmp_path):
+    fake.experiment("digits")
+    fake.experiment("mnist5k")
+    with pytest.raises(ConfigError, match="add dataset=digits"):
+        plot("pareto", [], fake.store, tmp_path / "x.svg")
+
+
+def test_the_front_has_what_nothing_of_its_size_or_smaller_surpasses(fake, monkeypatch):
+    sizes = {0.25: (300, 0.9), 0.5: (200, 0.8), 0.75: (100, 0.8), 0.9: (400, 0.85)}
+    for ratio, (size, accuracy) in sizes.items():
+        monkeypatch.setitem(fake.publish.__func__.__globals__["COSTS"], "stored_bytes", size)
+        fake.experiment(ratio=ratio, accuracy=accuracy)
+    assert [line.ratio for line in front(compare(rows(fake.store)))] == [0.75, 0.25]
+
+
+def test_what_is_of_another_protocol_is_hollow_and_no_part_of_the_front(fake):
+    fake.experiment(accuracy=0.8)
+    fake.experiment(ratio=0.25, accuracy=0.8)
+    fake.experiment(accuracy=0.99, normalization="half")
+    lines = compare(rows(fake.store))
+    assert [line.accuracy.mean for line in front(lines)] == [0.8]
+    records = pareto(lines, PAPER)["layer"][-1]["data"]["values"]
+    assert [record["apart"] for record in records] == [record["accuracy"] == 99 for record in records]
+
+
+def test_texts_of_strangers_are_text_in_a_plot():
+    names = ["<script>alert(1)</script>", "'];alert(2)//", "javascript:alert(3)"]
+    spec = finished_confusion(names)
+    text = render.inline(spec)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "href" not in text
+
+
+def finished_confusion(names):
+    return finished(heat.confusion([[3, 1, 0], [0, 4, 0], [1, 0, 2]], names, PAPER), PAPER)
+
+
+def test_hundreds_of_classes_make_no_table():
+    assert heat.confusion([[0] * 100] * 100, [str(i) for i in range(100)], PAPER) is None
+
+
+def test_links_lead_to_rows_of_the_page(fake):
+    fake.experiment()
+    text = render.inline(finished(pareto(compare(rows(fake.store)), PAPER), PAPER))
+    assert re.findall(r'href="([^"]*)"', text) == ["#row-0"]
