@@ -5,7 +5,6 @@ known before anything heavy is loaded.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,24 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from pear_cli import backbone as backbones
 from pear_cli import choices, nodes
-from pear_cli.adapters.cut import HEADED
 from pear_cli.adapters.method import Method
 from pear_cli.choices import (
-    Criterion,
-    Effect,
-    KnowledgeKind,
     Phase,
-    PruneBy,
-    Reduction,
-    Scope,
-    ScoreOf,
     Select,
-    ShareRule,
     Unit,
 )
 from pear_cli.config import node
-from pear_cli.data.base import Dataset, Normalization
+from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
+from pear_cli.normal import normalised
 from pear_cli.step import ORDER, Step, of_round
 
 if TYPE_CHECKING:
@@ -48,7 +39,6 @@ GROUPS: dict[str, type] = {
     "runtime": nodes.Runtime,
 }
 
-OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 
 NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 """Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
@@ -101,72 +91,7 @@ class Experiment:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ConfigError(f"seed = {seed} is out of range: a whole number, at least 0")
         phase = None if cfg.get("phase") is None else _enum(Phase, cfg.get("phase"), "phase")
-        return cls(**values, seed=seed, select=select, phase=phase, overrides=overrides).normalised()
-
-    def normalised(self) -> "Experiment":
-        """Replace settings that have no effect, so that equal experiments have equal keys."""
-        if self.select is Select.val and self.dataset.train_split != "train800":
-            raise ConfigError(
-                f"select=val chooses on val200, which dataset.train_split={self.dataset.train_split} trains "
-                "on; leave it out, or set dataset.train_split=train800"
-            )
-        changes: dict[str, Any] = {}
-        if self.dataset.normalization is not Normalization.backbone:
-            changes["backbone"] = dataclasses.replace(self.backbone, mean=None, std=None)
-        if self.dataset.resize is choices.Resize.direct and self.dataset.crop_pct is not None:
-            changes["dataset"] = dataclasses.replace(self.dataset, crop_pct=None)
-        if self.prune.ratio == 0:
-            changes["prune"] = dataclasses.replace(
-                self.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1
-            )
-            changes["share"] = nodes.Share(ShareRule.none)
-            changes["knowledge"] = dataclasses.replace(self.knowledge, kind=KnowledgeKind.none)
-        if self.score.criterion is not Criterion.taylor:
-            changes["score"] = dataclasses.replace(self.score, reduction=Reduction.mean_abs, of=ScoreOf.gate)
-        kept = changes.get("knowledge", self.knowledge)
-        if kept.kind is not KnowledgeKind.lowrank:
-            kept = dataclasses.replace(kept, rank=1)
-        if kept.kind in (KnowledgeKind.none, KnowledgeKind.absorb):
-            kept = dataclasses.replace(kept, beta=1.0, learn_beta=False)
-        changes["knowledge"] = kept
-        if not self.prunes and self.optim.schedule is choices.Schedule.per_phase:
-            epochs = self.optim.epochs + self.optim.adapt_epochs
-            changes["optim"] = dataclasses.replace(self.optim, epochs=epochs, adapt_epochs=0)
-        result = dataclasses.replace(self, **changes)
-        if self.prunes:
-            from pear_cli.knowledge import check
-
-            result._check_unit()
-            check(result.knowledge, result.share.rule, result.method)
-        return result
-
-    def _check_unit(self) -> None:
-        """Refuse units that the method has not, or that cannot be shared or kept."""
-        unit, known = self.score.unit, self.method.units
-        if unit not in known:
-            names = f"score.unit={', '.join(unit.value for unit in Unit if unit in known)}" if known else ""
-            raise ConfigError(
-                f"score.unit = {unit.value}: {type(self.method).__name__} has no such units; use "
-                + " or ".join(filter(None, (names, OTHER_METHODS.get(unit, "another method"))))
-            )
-        if unit is Unit.head and not set(self.method.slots) & set(HEADED):
-            raise ConfigError(f"score.unit = head needs one of the method.slots {', '.join(HEADED)}")
-        if self.prune.effect is not Effect.adapter and unit is not Unit.head:
-            raise ConfigError(
-                f"prune.effect = {self.prune.effect.value} is of attention heads; it needs score.unit=head"
-            )
-        for name in ("steps", "round_to"):
-            value = getattr(self.prune, name)
-            if value != 1 and unit is not Unit.channel:
-                raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
-        shared = self.share.rule is not ShareRule.none, self.knowledge.kind is not KnowledgeKind.none
-        if unit is not Unit.adapter and any(shared):
-            found = (f"share.rule = {self.share.rule.value}", f"knowledge.kind = {self.knowledge.kind.value}")
-            named = " and ".join(itertools.compress(found, shared))
-            raise ConfigError(
-                f"{named}: only whole adapters are shared and kept; "
-                f"with score.unit = {unit.value} set share=none knowledge=none"
-            )
+        return normalised(cls(**values, seed=seed, select=select, phase=phase, overrides=overrides))
 
     @property
     def prunes(self) -> bool:

@@ -14,7 +14,7 @@ LAYERS = [
     {"accounting", "merging"},
     {"model"},
     {"description"},
-    {"experiment"},
+    {"experiment", "normal"},
     {"knowledge"},
     {"sharing"},
     {"pruning", "masking"},
