@@ -85,6 +85,7 @@ class Progress:
         running: jobs at work.
         missing: jobs that are still to do; None if their number is unknown.
         active: whether the process that started the sweep, or one of its jobs, is at work.
+        began: whether any job was ever begun; a sweep that does not compose has none.
     """
 
     done: int
@@ -92,11 +93,7 @@ class Progress:
     running: int
     missing: int | None
     active: bool
-
-    @property
-    def began(self) -> bool:
-        """Whether anything is or was done in its folder."""
-        return self.active or self.done + self.failed > 0
+    began: bool
 
     @property
     def state(self) -> str:
@@ -109,7 +106,12 @@ class Progress:
 
 
 def note(store: Path, sweep: Sweep) -> None:
-    """Add a line to the book of a store, whole whoever else writes, after a torn one too."""
+    """Add a line to the book of a store, whole whoever else writes, after a torn one too.
+
+    A sweep that is gone on with has its line.
+    """
+    if any((known.folder, known.jobs) == (sweep.folder, sweep.jobs) for known in noted(store)):
+        return
     book = store / BOOK
     line = json.dumps(asdict(sweep)).encode() + b"\n"
     with writing(book.parent):
@@ -123,7 +125,7 @@ def note(store: Path, sweep: Sweep) -> None:
 
 
 def noted(store: Path) -> list[Sweep]:
-    """The sweeps in the book of a store, oldest first, each as it was last started; torn lines left out."""
+    """The sweeps in the book of a store, oldest first; of two in one folder the later; no torn lines."""
     try:
         lines = (store / BOOK).read_bytes().splitlines()
     except FileNotFoundError:
@@ -167,7 +169,9 @@ def progress_of(sweep: Sweep) -> Progress:
     done = sum("error" not in record and _is_there(record) for record in records)
     locks = [path for path in folder.glob(f"*/**/{LOCK}") if _is_locked(path)]
     missing = None if sweep.size is None else max(0, sweep.size - done - failed - len(locks))
-    return Progress(done, failed, len(locks), missing, bool(locks) or _is_locked(folder / LOCK))
+    active = bool(locks) or _is_locked(folder / LOCK)
+    began = active or any(folder.glob("*/**/.hydra"))
+    return Progress(done, failed, len(locks), missing, active, began)
 
 
 @contextmanager

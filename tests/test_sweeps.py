@@ -120,6 +120,12 @@ def test_an_interrupted_sweep_says_how_to_go_on(pear, quiet, quick_jobs, tmp_pat
     assert listed(pear) == {"state": "incomplete", "done": 1, "failed": 0, "running": 0, "missing": 2}
     assert pear("sweeps", "resume", sweep.id).code == 0
     assert listed(pear)["done"] == 3
+    assert sweeps.noted(tmp_path / "outputs" / "store") == [sweep]
+
+
+def test_a_sweep_that_was_interrupted_in_its_first_job_is_listed(pear, quiet, quick_jobs):
+    assert pear("train", "-m", *quiet, "seed=3,4").code == 130
+    assert listed(pear) == {"state": "incomplete", "done": 0, "failed": 0, "running": 0, "missing": 2}
 
 
 def test_a_sweep_that_is_running_is_not_started_twice(pear, quiet, quick_jobs, tmp_path):
