@@ -117,6 +117,8 @@ def test_an_interrupted_sweep_says_how_to_go_on(pear, quiet, quick_jobs, tmp_pat
     (sweep,) = sweeps.noted(tmp_path / "outputs" / "store")
     assert said.code == 130
     assert said.err.endswith(f"to go on with what is missing: pear sweeps resume {sweep.id}\n")
+    with_store = pear("train", "-m", *quiet, "seed=1", "runtime.store=store").err
+    assert with_store.endswith(f" --store {tmp_path}/store\n")
     assert listed(pear) == {"state": "incomplete", "done": 1, "failed": 0, "running": 0, "missing": 2}
     assert pear("sweeps", "resume", sweep.id).code == 0
     assert listed(pear)["done"] == 3

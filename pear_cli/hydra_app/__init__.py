@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,11 +88,8 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
         except ConfigError as error:
             complain(command, str(error))
             return FAILED
-        if (threads := multirun.threads()) is not None:
-            overrides.append(f"runtime.threads={threads}")
-            multirun = Multirun.of(command, flags, overrides) or multirun
-            if not asked.quiet:
-                progress.say(f"jobs run side by side, each with {overrides[-1]}")
+        overrides += (shared := _share_of_cores(multirun, asked.quiet))
+        multirun = multirun.with_override(shared)
         under_way = UnderWay(partial(multirun.sweep, words, asked.keep_going), multirun.store)
     silent = _silent(overrides) if asked.quiet and not shows else []
     argv = ["pear", *spelled(flags), *silent, *overrides]
@@ -110,7 +108,7 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
     if code == DONE and any("error" in record for record in records):
         code = FAILED
     if code != DONE and under_way.sweep is not None and not asked.quiet:
-        progress.say(f"to go on with what is missing: pear sweeps resume {under_way.sweep.id}")
+        progress.say(f"to go on with what is missing: {_resuming(under_way)}")
     return code
 
 
@@ -128,6 +126,25 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         complain(command, message, traceback.format_exc())
         return USAGE if isinstance(error, OverrideParseException) else FAILED
     return DONE
+
+
+def _share_of_cores(multirun: Multirun, quiet: bool) -> list[str]:
+    """The override that gives each of several jobs on this machine its threads; says so."""
+    threads = multirun.threads()
+    if threads is None:
+        return []
+    override = f"runtime.threads={threads}"
+    if not quiet:
+        progress.say(f"jobs run side by side, each with {override}")
+    return [override]
+
+
+def _resuming(under_way: UnderWay) -> str:
+    """The command that goes on with a sweep."""
+    assert under_way.sweep is not None
+    store = under_way.store
+    where = [] if store == Path("outputs/store").absolute() else ["--store", str(store)]
+    return shlex.join(["pear", "sweeps", "resume", under_way.sweep.id, *where])
 
 
 def _silent(overrides: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A sweep before it starts: its jobs, what it cannot do, the threads of its jobs, its line in the book."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +82,10 @@ class Multirun:
 
         together = min(effective_n_jobs(launcher.n_jobs), self.size or launcher.n_jobs)
         return max(1, cpu_count() // together) if together > 1 else None
+
+    def with_override(self, more: Sequence[str]) -> "Multirun":
+        """The same sweep with further overrides for all of its jobs."""
+        return self if self.jobs is None else replace(self, jobs=tuple((*job, *more) for job in self.jobs))
 
     def sweep(self, words: Sequence[str], keep_going: bool, folder: Path) -> Sweep:
         """What the book of the store says of it.
