@@ -56,7 +56,7 @@ def choose(importance: Importance, config: Prune) -> Pruned:
         for unit in importance.units
         if unit.name in protected
     )
-    return Pruned(pruned, stays + notes)
+    return Pruned(pruned, stays + notes + _too_narrow(importance, config))
 
 
 def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str]:
@@ -73,6 +73,17 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
             nearest = max(1, math.floor(kept / multiple + 0.5)) * multiple
             gone = gone.difference(names) | set(names[: max(0, len(names) - nearest)])
     return gone
+
+
+def _too_narrow(importance: Importance, config: Prune) -> tuple[str, ...]:
+    """A note where layers have fewer channels than the number of which a multiple is kept."""
+    units = [unit for unit in importance.units if unit.slot != "attn.qkv"]
+    sizes = Counter(unit.group for unit in units)
+    narrow = {unit.name.rpartition(".channels.")[0] for unit in units if sizes[unit.group] < config.round_to}
+    if not narrow or not config.ratio:
+        return ()
+    named = ", ".join(sorted(narrow)[:3]) + (f" and {len(narrow) - 3} more" if len(narrow) > 3 else "")
+    return (f"prune.round_to = {config.round_to} is more than all channels of {named}: they lose none",)
 
 
 def _scopes(ranked: list[ScoredUnit], scope: Scope) -> dict[str, list[ScoredUnit]]:

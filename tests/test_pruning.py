@@ -159,6 +159,13 @@ def test_every_layer_keeps_a_multiple_of_its_channels_but_for_heads(ratio: float
         assert [name for name in units if name not in gone] == units[len(units) - kept :]
 
 
+def test_layers_narrower_than_the_number_to_round_to_are_named() -> None:
+    config = Prune(0.5, PruneBy.count, Scope.block, Effect.adapter, 1, 16)
+    (note,) = (note for note in choose(channels(30, 12), config).notes if "round_to" in note)
+    assert note.startswith("prune.round_to = 16 is more than all channels of blocks.1.")
+    assert "blocks.0" not in note
+
+
 @given(st.integers(1, 9), ratios)
 def test_rounding_leaves_multiples_or_whole_layers(multiple: int, ratio: float) -> None:
     found = channels(30, 12)
