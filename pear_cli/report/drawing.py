@@ -10,7 +10,7 @@ from rich.text import Text
 SHADES = "░▒▓█"
 LABEL = 6  # cells of the first column, `block `
 GAP = 2
-SITE = re.compile(r"(?P<path>.*)\.(?P<slot>attn\.\w+|mlp(?:\.\w+)?)")
+SITE = re.compile(r"(?P<path>.*)\.(?P<slot>attn\.\w+|mlp(?:\.\w+)?|\w+\.\d+)")
 
 PART = re.compile(r"\.(?:heads|ranks|channels|blocks)\.\d+$")
 

@@ -50,6 +50,13 @@ def test_channels_are_counted_by_layer():
     assert [line.plain for line in drawn[:3]] == ["block mlp.fc1", "    0 3/12", "    1 12/12"]
 
 
+def test_a_layer_that_is_numbered_stands_below_its_parents_name_in_the_row_of_its_block():
+    layers = ("layer2.0.conv1", "layer2.0.downsample.0", "layer2.1.conv1")
+    names = tuple(f"{layer}.channels.{i}" for layer in layers for i in range(4))
+    drawn = [line.plain.split() for line in Channels(names).lines(80)[:3]]
+    assert drawn == [["block", "conv1", "downsample.0"], ["0", "4/4", "4/4"], ["1", "4/4"]]
+
+
 def test_a_dense_model_has_no_drawing(fake, lines_of):
     assert lines_of(print_share_map, fake.experiment(dense_only=True)["eval"], fake.store) == []
 
