@@ -42,7 +42,7 @@ class Findings:
             if split == "train800val200":  # the two others, unless a list of its own has further ones
                 rows = range(0) if not isinstance(records, Files) else rows
                 self.parts.append((split, records, [row for row in rows if records.name(row) not in names]))
-                for problem in _without_images(dataset, records):
+                for problem in _without_images(dataset, records, bool(found)):
                     note(problem)
             else:
                 self.parts.append((split, records, list(rows)))
@@ -92,12 +92,13 @@ def _decoder(split: str, records: Records) -> Callable[[int], bytes | Problem]:
     return decode
 
 
-def _without_images(dataset: Dataset, records: Records) -> Iterator[Problem]:
+def _without_images(dataset: Dataset, records: Records, noted: bool) -> Iterator[Problem]:
     """The classes that no training image has."""
     try:
         classes = dataset.classes()
     except DataError as error:
-        yield _missing("train800val200", error)
+        if not noted:  # else it may follow from what is
+            yield _missing("train800val200", error)
         return
     counts = np.bincount(records.labels[records.labels >= 0], minlength=len(classes))
     for label, name in enumerate(classes):

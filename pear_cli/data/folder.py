@@ -126,15 +126,16 @@ class ImageFolder(FileDataset):
         return [train[index] for index in divide(labels, split, self.split_seed)], wrong
 
     def _part(self, part: str) -> tuple[Listing, list[Problem]]:
-        folder, classes = existing(self.folder() / part, "one folder a class inside"), self.classes()
+        root, classes = self.folder(), self.classes()
+        folder = existing(root / part, "one folder a class inside")
         index = {name: label for label, name in enumerate(classes)}
         listing: Listing = []
         problems = []
         for name in folders(folder):
-            found = [f"{part}/{name}/{image}" for image in _images(folder / name)]
+            found = [f"{part}/{name}/{image}" for image in _images(folder / name, root)]
             if name not in index:
                 hint = near(name, classes)
-                message = f"{self.folder() / 'train'} has no folder of this class{hint}"
+                message = f"{root / 'train'} has no folder of this class{hint}"
                 problems.append(Problem("class", part, f"{part}/{name}", message))
             elif not found:
                 message = "class folder has no image; add some or remove the folder"
@@ -173,6 +174,10 @@ def folders(folder: Path) -> list[str]:
         raise DataError(f"folder {folder} cannot be read: {error.strerror}") from None
 
 
-def _images(folder: Path) -> list[str]:
-    """Paths of the images below a folder, with "/"."""
-    return [name for name, _ in places.files(folder) if os.path.splitext(name)[1].lower() in SUFFIXES]
+def _images(folder: Path, root: Path) -> list[str]:
+    """Paths of the images below the folder of a class, with "/".
+
+    A link back to the folder of all classes would give this class the images of the others.
+    """
+    found = places.files(folder, folder.parent, root)
+    return [name for name, _ in found if os.path.splitext(name)[1].lower() in SUFFIXES]

@@ -17,16 +17,20 @@ def home() -> Path:
     return Path(os.path.abspath(os.path.expanduser(named))) if named else hashes.folder() / "data"
 
 
-def files(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+def files(folder: Path, *around: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """Every file below a folder: its path from there, with "/", and its entry; in no particular order.
 
     Hidden files and folders (.DS_Store, ._photo.jpg, .git) are passed over. Links are followed; one that
     leads back to a folder around it is not entered again.
 
+    Args:
+        around: folders that `folder` lies in and that links may not lead back to.
+
     Raises:
         DataError: a folder that cannot be read.
     """
-    yield from _below(folder, "", frozenset())
+    states = [path.stat() for path in around]
+    yield from _below(folder, "", frozenset((state.st_dev, state.st_ino) for state in states))
 
 
 def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tuple[str, "os.DirEntry[str]"]]:

@@ -103,6 +103,13 @@ class Vtab(FileDataset):
         return [replace(self, name=f"{self.name}/{task}", task=task) for task in found] or [self]
 
     def classes(self) -> tuple[str, ...]:
+        count, wrong = self._count()
+        if wrong:
+            raise DataError(f"{self.folder()}: {wrong}")
+        return tuple(str(label) for label in range(count))
+
+    def _count(self) -> tuple[int, str]:
+        """The number of classes, and what is wrong with it."""
         count = self.num_classes or TASKS.get(self.task)
         if count is None:
             labels = {line.label for line in self._lines("train800val200")[0]}
@@ -110,17 +117,20 @@ class Vtab(FileDataset):
             if labels - set(range(count)) or len(labels) < count:
                 gap = next((label for label in range(count) if label not in labels), None)
                 without = "" if gap is None else f" without {gap}"
-                raise DataError(
-                    f"{self.folder()}: the training labels go from {min(labels)} to {max(labels)}{without}; "
+                return count, (
+                    f"the training labels go from {min(labels)} to {max(labels)}{without}; "
                     "number the classes from 0 without gaps, or set dataset.num_classes"
                 )
-        if count < 2:
-            raise DataError(f"{self.folder()} has only one class; two or more are needed")
-        return tuple(str(label) for label in range(count))
+        return count, "" if count >= 2 else "there is only one class; two or more are needed"
 
     def scan(self, split: str) -> tuple[Listing, list[Problem]]:
         lines, problems = self._lines(split)
-        count = len(self.classes()) if not problems else self.num_classes or TASKS.get(self.task) or 0
+        count = self.num_classes or TASKS.get(self.task) or 0
+        if not problems and not count:
+            count, wrong = self._count()
+            if wrong:
+                problems.append(Problem("label", split, "", wrong))
+                count = 0
         seen: dict[str, Line] = {}
         for line in lines:
             if count and not 0 <= line.label < count:

@@ -121,6 +121,18 @@ def test_everything_that_is_wrong_with_lists_is_named(tmp_path):
     }
 
 
+def test_labels_from_1_are_one_finding_and_the_images_are_decoded_all_the_same(tmp_path):
+    task = tmp_path / "tiny"
+    for number in range(4):
+        picture(task / "images" / f"{number}.png")
+    (task / "images" / "3.png").write_bytes(b"")
+    lines = [f"images/{number}.png {1 + number % 2}" for number in range(4)]
+    (task / "train800val200.txt").write_text("\n".join(lines[:2]))
+    (task / "test.txt").write_text("\n".join(lines[2:]))
+    problems = found(Vtab("vtab", root=str(tmp_path), task="tiny"))
+    assert {(kind, name) for kind, _, name in problems} == {("label", ""), ("unreadable", "images/3.png")}
+
+
 def test_images_that_only_the_whole_training_list_has_are_decoded_too(tmp_path):
     task = tmp_path / "tiny"
     for number in range(4):

@@ -78,6 +78,13 @@ def test_links_are_followed_but_not_in_circles(photos, tmp_path):
     assert folder(photos).classes() == ("Straße 1", "дом", "кот")
 
 
+@pytest.mark.parametrize("back", ["..", "../..", "../../train"])
+def test_a_link_back_to_all_classes_gives_a_class_none_of_the_others(photos, back):
+    before = folder(photos).listing("train800val200")
+    (photos / "train" / "кот" / "all").symlink_to(back, target_is_directory=True)
+    assert folder(photos).listing("train800val200") == before
+
+
 def test_a_link_that_leads_nowhere_is_a_missing_image(photos):
     (photos / "test" / "кот" / "gone.png").symlink_to(photos / "nothing.png")
     with pytest.raises(DataError, match=r"gone\.png is missing"):
