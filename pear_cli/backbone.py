@@ -113,6 +113,7 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     _call_modules(model)
     if path is not None:
         _load(model, path)
+        _check_finite(model, path)
     model.reset_classifier(num_classes)
     model.requires_grad_(False)
     for parameter in head(model).parameters():
@@ -209,6 +210,15 @@ def _load(model: Any, path: Path) -> None:
                 f"backbone.weights = {path} does not fit {type(model).__name__}: {what} "
                 f"{', '.join(names[:3])}{more}; check backbone.name and backbone.args"
             )
+
+
+def _check_finite(model: "nn.Module", path: Path) -> None:
+    """Raise ConfigError for weights that would make every logit nan."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ConfigError(f"backbone.weights = {path} is damaged: {name} has values that are not finite")
 
 
 def _check_blocks(model: Any, path: Path) -> None:

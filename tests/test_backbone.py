@@ -301,3 +301,14 @@ def test_where_weights_are_is_asked_of_timm_once_a_version(monkeypatch, tmp_path
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9")
     with pytest.raises(TypeError):  # what was asked again is no source
         pretrained._source(TAG)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    tensors = backbones.build(tiny(), 2).state_dict()
+    tensors["blocks.0.norm1.weight"][0] = float("nan")
+    path = tmp_path / "weights.safetensors"
+    save_file({name: t for name, t in tensors.items() if not name.startswith("head.")}, path)
+    with pytest.raises(ConfigError, match=r"is damaged: blocks\.0\.norm1\.weight has values that are not"):
+        backbones.build(tiny(path), 2)
