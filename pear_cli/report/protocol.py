@@ -8,6 +8,7 @@ from pear_cli.report.lineage import Lineage
 from pear_cli.report.spelling import value
 
 SETTINGS = (
+    "select",
     "dataset.normalization",
     "dataset.resize",
     "dataset.crop_pct",
@@ -15,7 +16,6 @@ SETTINGS = (
     "dataset.train_split",
     "dataset.test_split",
     "dataset.split_seed",
-    "select",
     "backbone.name",
     "backbone.mean",
     "backbone.std",

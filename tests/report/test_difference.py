@@ -12,7 +12,8 @@ def test_what_differs_is_said_and_nothing_else(fake, lines_of):
     one, two = fake.experiment(accuracy=0.9), fake.experiment(ratio=0.75, accuracy=0.8)
     found = between(one["eval"], two["eval"], fake.store)
     assert found.settings == {"prune.ratio": (0.5, 0.75)}
-    assert found.measured == {"accuracy": (0.9, 0.8)}
+    assert found.measured["accuracy"] == (0.9, 0.8)
+    assert found.measured.keys() == {"accuracy", "mean_per_class_accuracy"}
     assert found.environment == {}
     assert found.apart == ""
     lines = lines_of(print_difference, found)
