@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,9 +24,20 @@ STORED = ("run", "train", "score", "prune-share", "checkpoint", "eval")
 """Commands whose sweeps can be gone on with: they leave artifacts."""
 
 
+SETS = ("experiment=", "benchmark=")
+"""Begin the choice of presets that may make a sweep of any command, as the tasks of a benchmark do."""
+
+
 def is_multirun(flags: Flags, overrides: Sequence[str]) -> bool:
-    """Whether the words of a command line ask for a sweep."""
-    return "--multirun" in flags or "hydra.mode=MULTIRUN" in overrides
+    """Whether a command line asks for a sweep, by its words or by a preset that it takes."""
+    if "--multirun" in flags or "hydra.mode=MULTIRUN" in overrides:
+        return True
+    if not any(word.lstrip("+").startswith(SETS) for word in overrides):
+        return False
+    try:
+        return bool(grid(flags, overrides)[1].hydra.mode == RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException, ValueError):  # Hydra will say so
+        return False
 
 
 @dataclass(frozen=True)
