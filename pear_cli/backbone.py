@@ -40,6 +40,8 @@ def weights_file(config: Backbone) -> Path | None:
             f"models of timm use backbone=timm backbone.name={config.name}"
         )
     path = bundled if bundled.is_file() else Path(config.weights).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"backbone.weights = {config.weights} is a folder; name the file in it")
     if not path.is_file():
         there = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
         raise ConfigError(
