@@ -117,7 +117,10 @@ def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
     for slot in wanted:
         if slot not in known:
             there = ", ".join(known)
-            raise ConfigError(f"this backbone has no slot {slot!r}{near(slot, known) or ';'} slots: {there}")
+            raise ConfigError(
+                f"this backbone has no slot {slot!r}{near(slot, known) or ';'} slots: {there}. "
+                "Name some in method.slots=[…]"
+            )
     if "attn.qkv" in wanted and {"attn.q", "attn.k", "attn.v"} & set(wanted):
         raise ConfigError(
             "method.slots: attn.qkv covers attn.q, attn.k and attn.v; name the one or the others"

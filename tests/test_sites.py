@@ -34,7 +34,8 @@ def test_every_slot_of_a_vit_has_one_site_a_block(vit):
 
 def test_an_unknown_slot_names_the_near_miss_and_all_that_there_are(vit):
     with pytest.raises(
-        ConfigError, match=r'no slot .attn.qq.; did you mean "attn.q"\? slots: attn.qkv, attn.q,'
+        ConfigError,
+        match=r'no slot .attn.qq.; did you mean "attn.q"\? slots: attn.qkv, attn.q,.*method.slots=',
     ):
         find(vit, ["attn.qq"])
 
