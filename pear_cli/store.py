@@ -139,14 +139,7 @@ class Store:
 
     def is_busy(self, stage: str, key: str) -> bool:
         """Say whether anybody holds the lock of a key, this object included; writes nothing."""
-        try:
-            with open(self.lock_path(stage, key), "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:  # somebody holds it, or who does cannot be told
-            return True
-        return False
+        return is_locked(self.lock_path(stage, key))
 
     @contextmanager
     def _holding(self, stage: str, key: str, lock: BaseFileLock) -> Iterator[None]:
@@ -245,3 +238,15 @@ class Store:
     ) -> housekeeping.Report:
         """Remove what nobody needs (see `housekeeping.collect`)."""
         return housekeeping.collect(self, dry_run, orphans, older_than, verify, on_error)
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether any process holds a lock on a file; writes nothing."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # somebody holds it, or who does cannot be told
+        return True
+    return False

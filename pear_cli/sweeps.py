@@ -4,7 +4,6 @@ Nothing watches over a sweep. The process that started it holds a lock on the sw
 its own: what is locked is running, on whatever machine, and what was killed is not.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 from pear_cli.artifact import MANIFEST
 from pear_cli.draft import writing
 from pear_cli.errors import StoreError, near
+from pear_cli.store import is_locked
 
 RESULT = "result.json"
 """What a job leaves in its output folder."""
@@ -167,9 +167,9 @@ def progress_of(sweep: Sweep) -> Progress:
         records = [record for record in records if record["overrides"] == jobs.get(record["job"])]
     failed = sum("error" in record for record in records)
     done = sum("error" not in record and _is_there(record) for record in records)
-    locks = [path for path in folder.glob(f"*/**/{LOCK}") if _is_locked(path)]
+    locks = [path for path in folder.glob(f"*/**/{LOCK}") if is_locked(path)]
     missing = None if sweep.size is None else max(0, sweep.size - done - failed - len(locks))
-    active = bool(locks) or _is_locked(folder / LOCK)
+    active = bool(locks) or is_locked(folder / LOCK)
     began = active or any(folder.glob("*/**/.hydra"))
     return Progress(done, failed, len(locks), missing, active, began)
 
@@ -209,14 +209,3 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _is_there(record: dict[str, Any]) -> bool:
     return "stage" not in record or Path(record["artifact"], MANIFEST).is_file()
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:  # somebody holds it, or who does cannot be told
-        return True
-    return False

@@ -38,7 +38,15 @@ def test_an_average_of_a_part_is_no_average(fake):
 
 def test_published_numbers_have_a_source_and_agree_with_their_groups(fake):
     (found,) = vtab(fake)
-    for one in found.published:
+    for one in found.about.published:
         assert one.source
         if one.groups:
             assert sum(one.groups) / 3 == pytest.approx(one.average, abs=0.1)  # groups are rounded
+
+
+def test_tasks_with_settings_of_their_own_are_no_one_model(fake):
+    fake.experiment("vtab", task="dtd", dense_only=True, accuracy=0.7)
+    fake.experiment("vtab", task="svhn", dense_only=True, accuracy=0.8, normalization="imagenet")
+    (found,) = benchmarks(compare(rows(fake.store, ["stage=eval"])))
+    assert [set(model.tasks) for model in found.models] in ([{"dtd"}, {"svhn"}], [{"svhn"}, {"dtd"}])
+    assert len({model.name for model in found.models}) == 2
