@@ -51,7 +51,8 @@ class Ledger:
 
         Args:
             jobs: the overrides of each job of a sweep, as far as they are known.
-            complete: a job that began and left no result has failed.
+            complete: a job that began and left no result has failed; where a launcher gave up, the others
+                were not run.
         """
         fresh = {path for path, stamp in self._stamps().items() if self.before.get(path) != stamp}
         records = [json.loads(path.read_text(encoding="utf-8")) for path in fresh if path.name == RESULT]
@@ -63,7 +64,7 @@ class Ledger:
                 overrides = OmegaConf.to_container(OmegaConf.load(began))
                 number = int(folder.name) if folder.name.isdigit() else None
                 records.append({"job": number, "overrides": overrides, "error": {"message": message}})
-        if self.stopped:
+        if self.stopped or (complete and records):
             known = {record["job"] for record in records}
             error = {"type": NOT_RUN, "message": "not run"}
             rest = [(number, job) for number, job in enumerate(jobs) if number not in known]
