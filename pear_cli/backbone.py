@@ -251,6 +251,16 @@ def _readable(path: Path) -> bool:
         return False
 
 
+def multiplies_at_random(module: "nn.Module") -> bool:
+    """Whether a module is dropout or drop-path, and on: in training its output is x times what it draws."""
+    from timm.layers.drop import DropPath
+    from torch import nn
+
+    if isinstance(module, DropPath):
+        return bool(module.drop_prob)
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
 def head(model: Any) -> "nn.Module":
     """The classifier, also of models that have several."""
     from torch import nn

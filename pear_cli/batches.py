@@ -41,13 +41,13 @@ class Batches:
         return next(self.each([index]))
 
     def each(
-        self, indices: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None
+        self, indices: Sequence[Tensor], augment: Callable[[int, Tensor], Tensor] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What `take` gives for each of these indices, in order, read ahead where they are decoded anew.
 
         Args:
             indices: (B,) each, on the CPU.
-            augment: changes pixels (B, 3, H, W), uint8.
+            augment: given the number of a batch, changes its pixels (B, 3, H, W), uint8.
         """
         device = self.labels.device
         if self.pixels is None:
@@ -55,10 +55,10 @@ class Batches:
         else:
             held = self.pixels
             read = (held[index.to(device)] for index in indices)
-        for index, found in zip(indices, read, strict=True):
+        for number, (index, found) in enumerate(zip(indices, read, strict=True)):
             pixels = found.permute(0, 3, 1, 2)  # B, H, W, 3 -> B, 3, H, W
             if augment is not None:
-                pixels = augment(pixels)
+                pixels = augment(number, pixels)
             # contiguous: backward through some small convolutions of channels-last images crashes on the CPU
             x = torch.empty(pixels.shape, device=device).copy_(pixels)
             yield torch.addcmul(self.shift, x, self.scale, out=x), self.labels[index.to(device)]

@@ -159,3 +159,13 @@ class Metric(Enum):
 
     accuracy = "accuracy"
     mean_per_class_accuracy = "mean_per_class_accuracy"
+
+
+class Tracker(Enum):
+    """Who else is told the metrics of every epoch."""
+
+    none = "none"
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+    trackio = "trackio"

@@ -1,58 +1,22 @@
 """Training and evaluation loops; they write no files."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pear_cli.batches import Batches
-from pear_cli.choices import Augment, Precision, SharedGrad
+from pear_cli.choices import Augment, SharedGrad
 from pear_cli.data.augment import Mixup, augmentation
-from pear_cli.errors import ConfigError, TrainingError
-from pear_cli.nodes import Optim, Runtime
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where computation runs, and in which precision the forward pass."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
-
-
-def device(runtime: Runtime) -> Device:
-    """The device and precision that `runtime` asks for.
-
-    `auto` precision is float32 on a CPU, and bfloat16 on a GPU that has it.
-
-    Raises:
-        ConfigError: a device that is not there.
-    """
-    name = runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        where = torch.device(name)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"runtime.device = {name} is not available: {line}") from None
-    fast = where.type == "cuda" and torch.cuda.is_bf16_supported()
-    dtypes = {
-        Precision.auto: torch.bfloat16 if fast else torch.float32,
-        Precision.float32: torch.float32,
-        Precision.bf16: torch.bfloat16,
-        Precision.float16: torch.float16,
-    }
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
-    return Device(where, dtypes[runtime.precision])
+from pear_cli.devices import Device as Device
+from pear_cli.devices import device as device
+from pear_cli.errors import TrainingError
+from pear_cli.nodes import Optim
+from pear_cli.noise import Noise
+from pear_cli.processes import Part, Team
 
 
 @dataclass(frozen=True)
@@ -84,6 +48,9 @@ class Trainer:
 
     The order of the data, its augmentation and the dropout masks of an epoch depend on (seed, epoch) alone:
     training that starts again at any epoch goes on bit for bit as if it had never stopped.
+
+    Several processes share every batch. Their gradients are summed once an update, weighted by images: that
+    is the gradient of the whole batch, so the number of processes changes nothing but the order of sums.
     """
 
     model: nn.Module
@@ -96,6 +63,7 @@ class Trainer:
     phase: str
     served: Mapping[str, int]
     augment: Augment = Augment.none
+    team: Team = field(default_factory=Team)
 
     def __post_init__(self) -> None:
         decayed = [p for p in self.trained.values() if p.ndim > 1]
@@ -108,6 +76,7 @@ class Trainer:
             [g for g in groups if g["params"]], lr=self.optim.lr, fused=_fused(self.where)
         )
         self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.where.dtype is torch.float16)
+        self.noise = Noise(self.model) if self.team.size > 1 else None
 
     @property
     def updates_per_epoch(self) -> int:
@@ -124,41 +93,83 @@ class Trainer:
         shuffle = torch.Generator().manual_seed(self._of("order", epoch))
         order = torch.randperm(len(self.train), generator=shuffle)
         indices = torch.split(order, self.optim.batch_size)
-        batches = self.train.each(indices, augmentation(self.augment, self._of("augment", epoch)))
+        parts = [self.team.part(len(index)) for index in indices]
+        batches = zip(parts, self._batches(indices, parts, epoch), strict=True)
         mix = Mixup(self.optim.mixup, self._of("mixup", epoch))
-        loss_sum, hits = torch.zeros((), device=self.where.device), torch.zeros((), device=self.where.device)
+        seen = torch.zeros(2, device=self.where.device)  # sum of losses, hits
         lr = 0.0
         for update in range(self.updates_per_epoch):
             lr = self.schedule.lr(epoch * self.updates_per_epoch + update)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            part = indices[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
-            images = sum(len(index) for index in part)
-            for _ in part:
-                x, y = next(batches)
-                x, weight = mix(x)
-                with self.where.autocast():
-                    logits = self.model(x)
-                    loss = self._loss(logits.float(), y, weight)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {loss.item()} in epoch {epoch + 1}, update {update + 1}: training "
-                        f"stops, and the last whole epoch is kept. Try a lower optim.lr than {self.optim.lr}"
-                    )
-                self.scaler.scale(loss * (len(y) / images)).backward()  # type: ignore[no-untyped-call]
-                loss_sum += loss.detach() * len(y)
-                hits += (logits.argmax(-1) == y).sum()
+            accumulated = indices[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
+            images, failure = sum(len(index) for index in accumulated), None
+            try:
+                for _ in accumulated:
+                    part, (x, y) = next(batches)
+                    seen += self._backward(part, x, y, mix, images, f"epoch {epoch + 1}, update {update + 1}")
+            except Exception as error:
+                failure = error
+            self.team.add_gradients(list(self.trained.values()), failure)
             self._step()
-        seen = len(order)
-        return {"train_loss": loss_sum.item() / seen, "train_accuracy": hits.item() / seen, "lr": lr}
+        self.team.add(seen)
+        loss, accuracy = (total / len(order) for total in seen.tolist())
+        return {"train_loss": loss, "train_accuracy": accuracy, "lr": lr}
 
-    def _loss(self, logits: Tensor, y: Tensor, weight: float) -> Tensor:
+    def _batches(
+        self, indices: Sequence[Tensor], parts: Sequence[Part], epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and labels that this process needs of each batch, augmented."""
+        if self.optim.mixup:
+            parts = [part if part.is_whole else part.with_counterparts() for part in parts]
+        change = augmentation(self.augment, self._of("augment", epoch))
+        return self.train.each(
+            [index[part.places] for index, part in zip(indices, parts, strict=True)],
+            None if change is None else lambda number, pixels: change(pixels, parts[number]),
+        )
+
+    def _backward(self, part: Part, x: Tensor, y: Tensor, mix: Mixup, images: int, when: str) -> Tensor:
+        """Add to the gradients what a batch contributes to an update.
+
+        Args:
+            part: what this process has of the batch.
+            x, y: images and labels of that part, and of its counterparts where they are elsewhere.
+            mix: mixes them.
+            images: of the whole update.
+            when: for messages.
+
+        Returns:
+            Sum of the losses, and hits, (2,).
+
+        Raises:
+            TrainingError: a loss that is not finite.
+        """
+        count = len(part.places)
+        other, also = x[count:], y[count:]
+        if len(x) == count:
+            other, also = (x.flip(0), y.flip(0)) if self.optim.mixup else (x, y)
+        (x, weight), y = mix(x[:count], other), y[:count]
+        if self.noise is not None:
+            self.noise.part = part
+        with self.where.autocast():
+            logits = self.model(x)
+            loss = self._loss(logits.float(), y, also, weight)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} in {when}: training stops, and the last whole epoch is kept. "
+                f"Try a lower optim.lr than {self.optim.lr}"
+            )
+        self.scaler.scale(loss * (part.counted / images)).backward()  # type: ignore[no-untyped-call]
+        hits = (logits.argmax(-1) == y).float().sum() * (part.counted > 0)
+        return torch.stack([loss.detach() * part.counted, hits])
+
+    def _loss(self, logits: Tensor, y: Tensor, other: Tensor, weight: float) -> Tensor:
         """Cross-entropy with the labels, and with those of the images that were mixed in."""
         smoothing = self.optim.label_smoothing
         loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
         if weight == 1:
             return loss
-        return weight * loss + (1 - weight) * F.cross_entropy(logits, y.flip(0), label_smoothing=smoothing)
+        return weight * loss + (1 - weight) * F.cross_entropy(logits, other, label_smoothing=smoothing)
 
     def _of(self, purpose: str, epoch: int) -> int:
         """The seed of one purpose in one epoch of this phase."""

@@ -9,18 +9,23 @@ PACKAGES = ("pear-cli", "torch", "timm", "safetensors")
 
 
 def environment(
-    *, device: str | None = None, threads: int | None = None, folder: Path | None = None
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    processes: int | None = None,
+    folder: Path | None = None,
 ) -> dict[str, str | int]:
     """Describe the software and the machine for a manifest; what is unknown is left out.
 
     Args:
         device: where it was computed, such as `cpu` or the name of a GPU.
-        threads: CPU threads that were used.
+        threads: CPU threads that were used, by each process.
+        processes: how many took part.
         folder: where pear was started, for the git commit there; the current folder if None.
     """
     found: dict[str, str | int | None] = {name: _version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {"git_commit": _commit(folder), "device": device, "threads": threads}
+    found |= {"git_commit": _commit(folder), "device": device, "threads": threads, "processes": processes}
     return {name: value for name, value in found.items() if value is not None}
 
 

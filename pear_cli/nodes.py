@@ -17,6 +17,7 @@ from pear_cli.choices import (
     ScoreOf,
     SharedGrad,
     ShareRule,
+    Tracker,
     Unit,
     View,
 )
@@ -275,6 +276,8 @@ class Runtime:
         workers: processes that decode ahead where decoded images are not kept (`dataset.cache=none`), at
             least 0; 0 takes threads.
         store: folder of the artifacts; a relative one counts from where pear was started.
+        processes: that train together, at least 1; null: as many as `accelerate launch` has started, or 1.
+        tracker: who else is told the metrics of every epoch.
     """
 
     device: str
@@ -282,6 +285,8 @@ class Runtime:
     threads: int | None
     workers: int
     store: str
+    processes: int | None
+    tracker: Tracker
 
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.device):
@@ -290,3 +295,5 @@ class Runtime:
             )
         require(self.threads is None or self.threads >= 1, "runtime.threads", self.threads, "at least 1")
         require(self.workers >= 0, "runtime.workers", self.workers, "at least 0")
+        known = self.processes is None or self.processes >= 1
+        require(known, "runtime.processes", self.processes, "at least 1")

@@ -15,7 +15,7 @@ from pear_cli import accounting, engine, merging
 from pear_cli import model as models
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.channels import Group, bare, groups
-from pear_cli.choices import Effect, Precision, PruneBy, Scope, Unit
+from pear_cli.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.masking import Mask
 from pear_cli.nodes import Backbone, Prune, Runtime
 from pear_cli.pruning import choose
@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--round-to", default="1,8,16,32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    where = engine.device(Runtime("auto", Precision.float32, options.threads, 0, "unused"))
+    runtime = Runtime("auto", Precision.float32, options.threads, 0, "unused", None, Tracker.none)
+    where = engine.device(runtime)
     backbone = Backbone(options.backbone, False, None, 0, 0.0, None, None, {})
     method = SPLoRA(lr=1, rank=8, slots=SLOTS)
     whole = models.create(backbone, method, num_classes=100, seed=0)

@@ -12,7 +12,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 
 from pear_cli import engine
-from pear_cli.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad
+from pear_cli.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad, Tracker
 from pear_cli.data.base import Images, Normalization
 from pear_cli.errors import ConfigError
 from pear_cli.nodes import Optim, Runtime
@@ -129,7 +129,8 @@ def test_the_loss_of_mixed_images_is_that_of_timms_targets():
     each = trainer(replace(OPTIM, label_smoothing=0.1))
     logits, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
     targets = mixup_target(y, 3, lam=0.7, smoothing=0.1)
-    torch.testing.assert_close(each._loss(logits, y, 0.7), SoftTargetCrossEntropy()(logits, targets))
+    found = each._loss(logits, y, y.flip(0), 0.7)
+    torch.testing.assert_close(found, SoftTargetCrossEntropy()(logits, targets))
 
 
 def test_the_optimizer_state_comes_back_by_name():
@@ -162,7 +163,7 @@ def test_per_class_accuracy_weighs_classes_equally():
 
 
 def test_automatic_precision_is_float32_on_a_cpu_and_a_missing_device_is_an_error():
-    runtime = Runtime(device="cpu", precision=Precision.auto, threads=None, workers=0, store="x")
+    runtime = Runtime("cpu", Precision.auto, None, 0, "x", None, Tracker.none)
     assert engine.device(runtime).dtype is torch.float32
     with pytest.raises(ConfigError, match=r"runtime.device = cuda:99 is not available"):
         engine.device(replace(runtime, device="cuda:99"))

@@ -97,6 +97,10 @@ class Lily(Method):
             raise ConfigError("method.slots is empty: name at least one slot, such as attn.k")
 
     @property
+    def mixes_images(self) -> bool:
+        return not self.monoscale
+
+    @property
     def blocks_a_group(self) -> int:
         """How many consecutive blocks share one `lp`."""
         return self.stride if self.stride is not None else max(1, BLOCKS // self.experts)

@@ -124,6 +124,11 @@ class Method:
         return False
 
     @property
+    def mixes_images(self) -> bool:
+        """Whether in training what an adapter adds to an image depends on the others of its batch."""
+        return False
+
+    @property
     def has_units(self) -> bool:
         """Whether there are adapters to score, prune and share."""
         return bool(self.slots)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pear_cli import processes
 from pear_cli.cli import artifacts, data, experiments, reports, sweeps
 from pear_cli.cli.options import complain
 from pear_cli.errors import near
@@ -97,6 +98,14 @@ def perform(words: Sequence[str]) -> int:
 
 def main() -> None:
     """Run pear as a program."""
+    if processes.launched():
+        processes.end_with_launcher()
+    if not processes.is_main():
+        from pear_cli.stages.beside import serve
+
+        sys.exit(serve())
     code = perform(sys.argv[1:])
+    if code == 0:  # otherwise their launcher ends the others
+        processes.team().dismiss()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; to end Python takes torch a moment
     sys.exit(code)

@@ -204,10 +204,10 @@ def predict(
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli import predict as prediction
-    from pear_cli.choices import Precision
+    from pear_cli.choices import Precision, Tracker
     from pear_cli.nodes import Runtime
 
-    runtime = Runtime(device, Precision.float32, None, 0, str(store))
+    runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
     place = _store(store)
     raise typer.Exit(
         prediction.predict(model, images, runtime, store=place, weights=weights, topk=topk, as_json=as_json)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pear_cli.choices import Augment
+from pear_cli.processes import Part
 
-Augmentation = Callable[[Tensor], Tensor]
-"""Changes pixels (B, 3, H, W), uint8."""
+Augmentation = Callable[[Tensor, Part], Tensor]
+"""Changes pixels (B, 3, H, W), uint8, which are a part of a batch; what is drawn is drawn for all of it."""
 
 PAD = 8  # a crop moves by up to size / PAD in each direction: the 4 pixels of 32 that CIFAR's scripts use
 LAYERS, PROBABILITY, MAGNITUDE = 2, 0.5, 0.9  # timm's rand-m9-n2, without the noise of its magnitude
@@ -38,17 +39,18 @@ def augmentation(kind: Augment, seed: int) -> Augmentation | None:
         return None
     draw = torch.Generator().manual_seed(seed)
     if kind is Augment.flip_crop:
-        return lambda pixels: flip_crop(pixels, draw)
-    return lambda pixels: rand_augment(flip_crop(pixels, draw), draw)
+        return lambda pixels, part: flip_crop(pixels, part, draw)
+    return lambda pixels, part: rand_augment(flip_crop(pixels, part, draw), part, draw)
 
 
-def flip_crop(pixels: Tensor, draw: torch.Generator) -> Tensor:
+def flip_crop(pixels: Tensor, part: Part, draw: torch.Generator) -> Tensor:
     """Mirror and move each image (B, 3, H, W) on its own."""
-    count, _, height, width = pixels.shape
-    flipped = torch.rand(count, generator=draw) < 0.5
+    _, _, height, width = pixels.shape
+    flipped = torch.rand(part.whole, generator=draw)[part.places] < 0.5
     rows, columns = (
         _reflect(
-            torch.arange(side) + torch.randint(-(side // PAD), side // PAD + 1, (count, 1), generator=draw),
+            torch.arange(side)
+            + torch.randint(-(side // PAD), side // PAD + 1, (part.whole, 1), generator=draw)[part.places],
             side,
         )
         for side in (height, width)
@@ -66,14 +68,14 @@ def _reflect(index: Tensor, side: int) -> Tensor:
     return (side - 1) - ((side - 1) - index.abs()).abs()
 
 
-def rand_augment(pixels: Tensor, draw: torch.Generator) -> Tensor:
+def rand_augment(pixels: Tensor, part: Part, draw: torch.Generator) -> Tensor:
     """Apply operations to each image (B, 3, H, W); images that drew the same one go together."""
     known = operations(pixels.shape[-1])
     pixels = pixels.contiguous()
     for _ in range(LAYERS):
-        chosen = torch.randint(len(known), (len(pixels),), generator=draw)
-        applied = torch.rand(len(pixels), generator=draw) < PROBABILITY
-        sign = torch.randint(2, (len(pixels),), generator=draw) * 2 - 1
+        chosen = torch.randint(len(known), (part.whole,), generator=draw)[part.places]
+        applied = torch.rand(part.whole, generator=draw)[part.places] < PROBABILITY
+        sign = torch.randint(2, (part.whole,), generator=draw)[part.places] * 2 - 1
         for number, operation in enumerate(known.values()):
             for direction in (-1, 1):
                 drew = torch.nonzero((chosen == number) & applied & (sign == direction)).flatten()
@@ -143,10 +145,15 @@ class Mixup:
     def __init__(self, alpha: float, seed: int) -> None:
         self.alpha, self.draw = alpha, np.random.Generator(np.random.PCG64(seed))
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, float]:
-        """Mixed images (B, 3, H, W), and the weight in [0.5, 1] of the first labels."""
+    def __call__(self, x: Tensor, other: Tensor) -> tuple[Tensor, float]:
+        """Mixed images (B, 3, H, W), and the weight in [0.5, 1] of the first labels.
+
+        Args:
+            x: images.
+            other: the counterpart of each.
+        """
         if self.alpha == 0:
             return x, 1.0
         share = float(self.draw.beta(self.alpha, self.alpha))
         weight = max(share, 1 - share)
-        return weight * x + (1 - weight) * x.flip(0), weight
+        return weight * x + (1 - weight) * other, weight

@@ -20,6 +20,7 @@ from pear_cli import progress
 from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.flags import FLAGS, UsageError, reorder, spelled
+from pear_cli.hydra_app import several
 from pear_cli.hydra_app.completion import complete, searched
 from pear_cli.hydra_app.composing import composed, opened
 from pear_cli.hydra_app.explain import explain
@@ -53,6 +54,12 @@ class Asked:
     dry_run: bool = False
     keep_going: bool = True
 
+    @property
+    def words(self) -> list[str]:
+        """The options as words again."""
+        asked = {"--json": self.as_json, "--quiet": self.quiet, "--keep-going=false": not self.keep_going}
+        return [word for word, wanted in asked.items() if wanted]
+
 
 def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None = None) -> int:
     """Run a command's jobs and print one line a job.
@@ -82,12 +89,16 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
         return dry_run(command, flags, overrides, sweeping, asked.as_json, asked.quiet)
     multirun = Multirun.of(command, flags, overrides) if sweeping else None
     under_way = UnderWay()
-    if multirun is not None:
-        try:
+    try:
+        if multirun is not None:
             multirun.check()
-        except ConfigError as error:
-            complain(command, str(error))
-            return FAILED
+        count = 1 if shows else several.wanted(command, flags, overrides, multirun)
+    except ConfigError as error:
+        complain(command, str(error))
+        return FAILED
+    if count > 1:
+        return several.start(command, [command, *words, *asked.words], count, asked.quiet)
+    if multirun is not None:
         overrides += (shared := _share_of_cores(multirun, asked.quiet))
         multirun = multirun.with_override(shared)
         under_way = UnderWay(partial(multirun.sweep, words, asked.keep_going), multirun.store)

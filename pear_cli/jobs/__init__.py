@@ -46,27 +46,27 @@ class Stopped(PearError):
 
 def train(cfg: DictConfig) -> float | None:
     """Train the adapters: dense, or with phase=shared after sharing."""
-    return _job("train", cfg, performing("train", _stop_if_told))
+    return _job("train", cfg, _performing("train"))
 
 
 def score(cfg: DictConfig) -> float | None:
     """Score the importance of every unit."""
-    return _job("score", cfg, performing("score", _stop_if_told))
+    return _job("score", cfg, _performing("score"))
 
 
 def prune_share(cfg: DictConfig) -> float | None:
     """Choose what is pruned and who serves in its place."""
-    return _job("prune-share", cfg, performing("prune-share", _stop_if_told))
+    return _job("prune-share", cfg, _performing("prune-share"))
 
 
 def checkpoint(cfg: DictConfig) -> float | None:
     """Make the knowledge checkpoint."""
-    return _job("checkpoint", cfg, performing("checkpoint", _stop_if_told))
+    return _job("checkpoint", cfg, _performing("checkpoint"))
 
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Evaluate on the test set."""
-    return _job("eval", cfg, performing("eval", _stop_if_told))
+    return _job("eval", cfg, _performing("eval"))
 
 
 def evaluate_model(cfg: DictConfig, model: str, weights: str | None) -> float | None:
@@ -81,7 +81,7 @@ def evaluate_model(cfg: DictConfig, model: str, weights: str | None) -> float | 
 
 def run(cfg: DictConfig) -> float | None:
     """Perform every stage of the experiment."""
-    return _job("run", cfg, performing("run", _stop_if_told))
+    return _job("run", cfg, _performing("run"))
 
 
 def audit(cfg: DictConfig) -> float | None:
@@ -165,6 +165,10 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     if os.environ.get(KEEP_GOING) == "false":
         (sweep / STOPPED).touch()
     return None
+
+
+def _performing(command: str) -> Work:
+    return performing(command, _stop_if_told, lambda: Path(HydraConfig.get().runtime.output_dir))
 
 
 def _sweep_folder() -> Path | None:

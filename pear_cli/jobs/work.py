@@ -1,6 +1,7 @@
 """What each command does with an experiment: stages performed or checks made, and the record of them."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -20,26 +21,28 @@ OBJECTIVE = "val200_accuracy"
 """What a sweeper may optimise: it is measured where `select=val`, and never on the test set."""
 
 
-def performing(command: str, between: Callable[[], None]) -> Work:
+def performing(command: str, between: Callable[[], None], output: Callable[[], Path]) -> Work:
     """The work of a command that performs stages; its record is of the last one.
 
     Args:
         command: such as `run` or `prune-share`.
         between: called before each stage; it may raise to end the work there.
+        output: gives the job's folder.
     """
 
     def work(experiment: "Experiment", store: "Store") -> Record:
-        from pear_cli import progress
+        from pear_cli import progress, tracking
         from pear_cli.stages.perform import perform
 
         steps = steps_of(command, experiment)
+        tracking.check(experiment.runtime.tracker)
         _warn(experiment)
         if command == "run" and not experiment.prunes:
             method = type(experiment.method).__name__
             progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")
         for name in steps:
             between()
-            outcome = perform(name, experiment, store)
+            outcome = perform(name, experiment, store, output())
         return _record(outcome) | _objective(experiment.plan[name], store)
 
     return work

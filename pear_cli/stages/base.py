@@ -1,6 +1,7 @@
 """What a stage is given, and what it gives back."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from pear_cli import engine
 from pear_cli import model as models
 from pear_cli.batches import Batches, statistics
-from pear_cli.canonical import canonical
+from pear_cli.canonical import canonical, plain
 from pear_cli.data import loading
 from pear_cli.description import Description
 from pear_cli.engine import Device
 from pear_cli.experiment import Experiment
 from pear_cli.step import Step
 from pear_cli.store import Artifact, Draft
+from pear_cli.tracking import Listener, following
 
 ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"
 SHARE_MAP, MASK = "share_map", "mask"
@@ -31,28 +33,18 @@ class Result:
 
 
 @dataclass
-class Job:
-    """One run of one stage.
+class Task:
+    """What a stage reads, on whatever process of a job.
 
     Args:
         experiment: the validated root config.
         step: the stage and its key.
         inputs: the artifacts that it reads, by step.
-        draft: where its files go.
-        make_workspace: makes `workspace`.
     """
 
     experiment: Experiment
     step: Step
     inputs: Mapping[str, Artifact]
-    draft: Draft
-    make_workspace: Callable[[], Path]
-    mask_bytes: int = 0
-
-    @cached_property
-    def workspace(self) -> Path:
-        """A folder that survives a kill; training keeps its last epoch there."""
-        return self.make_workspace()
 
     @cached_property
     def device(self) -> Device:
@@ -63,6 +55,37 @@ class Job:
         e = self.experiment
         images = loading.load(e.dataset, split, description.preparation, e.runtime.workers)
         return Batches(images, statistics(model, description.normalization), self.device.device)
+
+
+@dataclass
+class Job(Task):
+    """One run of one stage.
+
+    Args:
+        draft: where its files go.
+        make_workspace: makes `workspace`.
+        output: folder for what is not part of the artifact; None leaves that out.
+    """
+
+    draft: Draft
+    make_workspace: Callable[[], Path]
+    output: Path | None
+    mask_bytes: int = 0
+
+    @cached_property
+    def workspace(self) -> Path:
+        """A folder that survives a kill; training keeps its last epoch there."""
+        return self.make_workspace()
+
+    @property
+    def order(self) -> Task:
+        """What other processes need to know to take part."""
+        return Task(self.experiment, self.step, self.inputs)
+
+    def tracker(self) -> AbstractContextManager[Listener]:
+        """The tracker of this stage."""
+        name = f"{self.step.name}-{self.step.key[:8]}"
+        return following(self.experiment.runtime.tracker, self.output, name, plain(self.step.config))
 
     def save_model(self, model: nn.Module, description: Description, kept: Mapping[str, Tensor]) -> None:
         """Save what rebuilds `model`: tensors each once, description, and logits that prove it."""

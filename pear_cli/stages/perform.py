@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
-from pear_cli import progress
+from pear_cli import processes, progress
 from pear_cli.errors import CorruptArtifact, MissingArtifact
 from pear_cli.experiment import Experiment
 from pear_cli.step import ORDER, Step
@@ -44,13 +45,14 @@ class Outcome:
     reused: bool
 
 
-def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
+def perform(name: str, experiment: Experiment, store: Store, output: Path | None = None) -> Outcome:
     """Make the artifact of one step, unless it is there.
 
     Args:
         name: of the step, in `experiment.plan`.
         experiment: the validated root config.
         store: where artifacts are.
+        output: folder of the job, for what is no part of an artifact, such as a tracker's files.
 
     Raises:
         MissingArtifact: an input is not there yet; the message has the command that makes it.
@@ -64,7 +66,7 @@ def perform(name: str, experiment: Experiment, store: Store) -> Outcome:
         found = _find(step, store)
         if found is not None:
             return Outcome(found, reused=True)
-        return Outcome(_make(step, experiment, store, inputs), reused=False)
+        return Outcome(_make(step, experiment, store, inputs, output), reused=False)
 
 
 def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
@@ -72,14 +74,16 @@ def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
     return [perform(name, experiment, store) for name in experiment.plan]
 
 
-def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact]) -> Artifact:
+def _make(
+    step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact], output: Path | None
+) -> Artifact:
     from pear_cli.stages.base import Job
 
     start = time.perf_counter()
     name = STAGES[step.stage]
     stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
     with store.draft(step.stage, step.key) as draft:
-        job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key))
+        job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key), output)
         result = stage(job)
         return draft.publish(
             inputs={name: needed.key for name, needed in step.inputs.items()},
@@ -88,7 +92,7 @@ def _make(step: Step, experiment: Experiment, store: Store, inputs: Mapping[str,
             accounting=dict(result.accounting) | job.stored_bytes(),
             seconds=time.perf_counter() - start,
             environment={
-                **environment(device=str(job.device.device), threads=_threads()),
+                **environment(device=str(job.device.device), threads=_threads(), processes=_processes(step)),
                 "weights": step.backbone,
                 "data": dict(step.data),
             },
@@ -118,6 +122,11 @@ def input_of(name: str, needed: Step, experiment: Experiment, store: Store) -> A
         remedy = shlex.join(["pear", *command.split(), *overrides])
         raise MissingArtifact(f"{MISSING[needed.name]} for this configuration yet; run: {remedy}")
     return found
+
+
+def _processes(step: Step) -> int:
+    """Those that take part: the main process alone scores, prunes and evaluates."""
+    return processes.team().size if step.stage == "train" else 1
 
 
 def _threads() -> int:

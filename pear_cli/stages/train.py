@@ -9,46 +9,53 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pear_cli import accounting, engine, progress
+from pear_cli import accounting, engine, processes, progress
 from pear_cli import model as models
 from pear_cli.choices import OptimizerState, Phase, Schedule, Select
 from pear_cli.description import Description
 from pear_cli.engine import Trainer
-from pear_cli.errors import StoreError
-from pear_cli.stages.base import OPTIMIZER, Job, Result, kept_knowledge, load_model
+from pear_cli.errors import ConfigError, StoreError
+from pear_cli.experiment import Experiment
+from pear_cli.processes import Team
+from pear_cli.stages.base import OPTIMIZER, Job, Result, Task, kept_knowledge, load_model
 
 
 def train(job: Job) -> Result:
     """Train the adapters and the classifier of one phase; keep the epoch that `select` names."""
-    experiment, shared = job.experiment, "checkpoint" in job.step.inputs
+    experiment, shared, team = job.experiment, _is_shared(job), processes.team()
+    check_team(experiment, team)
     memory = accounting.PeakMemory(job.device)
-    model, description, state = _shared_start(job) if shared else _dense_start(job)
-    model.to(job.device.device)
-    trainer = _trainer(job, model, description, Phase.shared if shared else Phase.dense)
-    trainer.restore(state)
-    held_out = _held_out(experiment.select)
-    watched = (
-        job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model, description)
-        if held_out
-        else None
-    )
+    with team.leading(job.order), job.tracker() as tracker:
+        model, description, trainer = begin(job, team)
+        held_out = _held_out(experiment.select)
+        watched = (
+            job.batches(experiment.dataset.test_split if held_out == "test" else held_out, model, description)
+            if held_out
+            else None
+        )
 
-    epochs = experiment.adaptation(job.step.round) if shared else range(experiment.dense_epochs)
-    run = Resumable(job.workspace / "training.safetensors")
-    run.resume(model, trainer)
-    if not run.history:
-        models.adaptation(model).check_called_by(model, models.input_size(model))
-    seconds = 0.0
-    with progress.ticker(job.step.name, len(epochs)) as ticker:
-        for epoch in epochs[len(run.history) :]:
-            with accounting.Stopwatch() as watch:
-                record = trainer.epoch(epoch)
-            if watched is not None:
-                result = engine.evaluate(model, watched, job.device)
-                record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
-            seconds += watch.seconds
-            run.add(record, model, trainer, held_out)
-            ticker.step(_note(record), to=len(run.history))
+        epochs = experiment.adaptation(job.step.round) if shared else range(experiment.dense_epochs)
+        run = Resumable(job.workspace / "training.safetensors")
+        run.resume(model, trainer)
+        if not run.history:
+            models.adaptation(model).check_called_by(model, models.input_size(model))
+        for epoch, record in enumerate(run.history):
+            tracker.log(record, epoch + 1)
+        if team.size > 1:
+            team.share(_take(model, trainer))
+        seconds = 0.0
+        with progress.ticker(job.step.name, len(epochs)) as ticker:
+            for epoch in epochs[len(run.history) :]:
+                with accounting.Stopwatch() as watch, team.step(epoch):
+                    record = trainer.epoch(epoch)
+                if watched is not None:
+                    result = engine.evaluate(model, watched, job.device)
+                    record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
+                seconds += watch.seconds
+                run.add(record, model, trainer, held_out)
+                speed = {"images_per_second": len(trainer.train) / watch.seconds}
+                tracker.log(record | speed, len(run.history))
+                ticker.step(_note(record), to=len(run.history))
 
     selected = run.choose(model, trainer)
     kept = kept_knowledge(job.inputs["checkpoint"]) if shared else {}
@@ -69,7 +76,47 @@ def train(job: Job) -> Result:
     return Result(metrics, costs)
 
 
-def _dense_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
+def train_beside(task: Task) -> None:
+    """Train with the main process, on this one's part of every batch, for as long as it goes on."""
+    team = processes.team()
+    model, _, trainer = begin(task, team)
+    if (state := team.share()) is None:
+        return
+    _put(model, trainer, state)
+    while (epoch := team.share()) is not None:
+        trainer.epoch(epoch)
+
+
+def begin(task: Task, team: Team) -> tuple[nn.Module, Description, Trainer]:
+    """The model as training starts from it, and its trainer, on every process or on none."""
+    failure = None
+    try:
+        model, description, state = _shared_start(task) if _is_shared(task) else _dense_start(task)
+        model.to(task.device.device)
+        trainer = _trainer(task, model, description)
+        trainer.restore(state)
+    except Exception as error:
+        failure = error
+    team.agree(failure)
+    return model, description, trainer
+
+
+def check_team(experiment: Experiment, team: Team) -> None:
+    """Refuse a number of processes that is not that of the job, and a method that cannot share a batch."""
+    wanted, method = experiment.runtime.processes, experiment.method
+    if wanted is not None and wanted != team.size:
+        raise ConfigError(
+            f"runtime.processes = {wanted}, but this pear was started as {team.size}: all jobs of a sweep "
+            "have the same number, and with accelerate launch it is that of --num_processes"
+        )
+    if team.size > 1 and method.mixes_images:
+        raise ConfigError(
+            f"{type(method).__name__} averages over each batch in training, and {team.size} processes see a "
+            "part of it each; use runtime.processes=1, or method.monoscale=true"
+        )
+
+
+def _dense_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     """A new model, its description, and no optimizer state."""
     e = job.experiment
     classes = e.dataset.classes()
@@ -94,7 +141,7 @@ def _dense_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     return model, description, {}
 
 
-def _shared_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
+def _shared_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     """The model of the knowledge checkpoint, and AdamW's state of the adapters that were kept."""
     checkpoint = job.inputs["checkpoint"]
     model, description = load_model(checkpoint)
@@ -102,9 +149,13 @@ def _shared_start(job: Job) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     return model, description, checkpoint.tensors(OPTIMIZER) if keep else {}
 
 
-def _trainer(job: Job, model: nn.Module, description: Description, phase: Phase) -> Trainer:
+def _is_shared(job: Task) -> bool:
+    return "checkpoint" in job.step.inputs
+
+
+def _trainer(job: Task, model: nn.Module, description: Description) -> Trainer:
     """The trainer of a phase; `continued` gives both phases one schedule."""
-    optim = job.experiment.optim
+    optim, phase = job.experiment.optim, Phase.shared if _is_shared(job) else Phase.dense
     data = job.batches(job.experiment.dataset.train_split, model, description)
     an_epoch = engine.updates_per_epoch(len(data), optim)
     first, epochs = 0, optim.shared_epochs if phase is Phase.shared else job.experiment.dense_epochs
@@ -122,6 +173,7 @@ def _trainer(job: Job, model: nn.Module, description: Description, phase: Phase)
         phase=phase.value,
         served=served,
         augment=job.experiment.dataset.augment,
+        team=processes.team(),
     )
 
 

@@ -9,6 +9,7 @@ from timm.data.mixup import Mixup as TimmMixup
 
 from pear_cli.choices import Augment
 from pear_cli.data.augment import Mixup, augmentation, flip_crop, operations
+from pear_cli.processes import Part
 
 SIDE = 32
 
@@ -25,18 +26,30 @@ def batch(count=8):
     return torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=draw)
 
 
+def all_of(count):
+    return Part(torch.arange(count), count, count)
+
+
+@pytest.mark.parametrize("kind", [Augment.flip_crop, Augment.randaugment])
+def test_a_part_of_a_batch_becomes_what_it_is_in_the_whole(kind):
+    whole = augmentation(kind, 0)(batch(), all_of(8))
+    for places in ([0, 1, 2], [7, 3], [5]):
+        part = Part(torch.tensor(places), 8, len(places))
+        assert torch.equal(augmentation(kind, 0)(batch()[places], part), whole[places])
+
+
 @pytest.mark.parametrize("kind", [Augment.flip_crop, Augment.randaugment])
 def test_an_epochs_augmentation_depends_on_its_seed_alone(kind):
     one, again, other = (augmentation(kind, seed) for seed in (1, 1, 2))
     torch.manual_seed(5)
-    first = [one(batch()), one(batch())]
+    first = [one(batch(), all_of(8)), one(batch(), all_of(8))]
     torch.manual_seed(6)
     for expected in first:
-        found = again(batch())
+        found = again(batch(), all_of(8))
         assert torch.equal(found, expected)
         assert found.dtype == torch.uint8
     assert not torch.equal(first[0], first[1])
-    assert not torch.equal(other(batch()), first[0])
+    assert not torch.equal(other(batch(), all_of(8)), first[0])
 
 
 def test_without_augmentation_there_is_nothing_to_do():
@@ -45,7 +58,7 @@ def test_without_augmentation_there_is_nothing_to_do():
 
 def test_images_are_mirrored_and_moved_each_on_its_own():
     images = batch(32)
-    moved = flip_crop(images, torch.Generator().manual_seed(0))
+    moved = flip_crop(images, all_of(32), torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(images.float(), [4] * 4, mode="reflect").to(torch.uint8)
     seen = set()
     for image, candidates in zip(moved, padded, strict=True):
@@ -86,7 +99,7 @@ def test_an_operation_is_timms(name, sign, monkeypatch):
 
 def test_rand_augment_leaves_some_images_and_changes_others():
     images = batch(64)
-    both = augmentation(Augment.randaugment, 0)(images), augmentation(Augment.flip_crop, 0)(images)
+    both = [augmentation(kind, 0)(images, all_of(64)) for kind in (Augment.randaugment, Augment.flip_crop)]
     same = (both[0] == both[1]).flatten(1).all(1).float().mean()
     assert 0.1 < same < 0.5  # a quarter draws no operation; some operations change nothing
 
@@ -97,14 +110,14 @@ def test_mixup_is_timms(monkeypatch):
     expected, _ = TimmMixup(mixup_alpha=0.4, num_classes=3)(images.clone(), torch.tensor([0, 1, 2, 0]))
     mix = Mixup(0.4, seed=0)
     mix.draw = type("Fixed", (), {"beta": staticmethod(lambda *_: 0.2)})
-    mixed, weight = mix(images)
+    mixed, weight = mix(images, images.flip(0))
     assert weight == 0.8
     torch.testing.assert_close(mixed, expected)
 
 
 def test_mixup_weights_are_of_the_beta_distribution_and_of_the_seed():
     one, again = Mixup(1.0, seed=3), Mixup(1.0, seed=3)
-    weights = [one(torch.zeros(1))[1] for _ in range(400)]
-    assert weights == [again(torch.zeros(1))[1] for _ in range(400)]
+    weights = [one(torch.zeros(1), torch.zeros(1))[1] for _ in range(400)]
+    assert weights == [again(torch.zeros(1), torch.zeros(1))[1] for _ in range(400)]
     assert 0.5 <= min(weights) <= max(weights) <= 1
     assert np.mean(weights) == pytest.approx(0.75, abs=0.02)  # uniform on [0.5, 1]
