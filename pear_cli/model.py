@@ -31,7 +31,7 @@ def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.
         seed: of the adapters' initial values.
     """
     model = backbones.build(config, num_classes)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), backbones.bounded(f"{config.name} with its adapters"):
         torch.manual_seed(derive(seed, "adapters"))
         Adaptation(model, method)
     for name, parameter in model.named_parameters():

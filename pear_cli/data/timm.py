@@ -50,6 +50,12 @@ class Timm(RowDataset):
                 f"dataset.args.{refused} is refused: it has a setting of its own, or is no choice"
             )
 
+        names = self.args.get("class_map")
+        if isinstance(names, str) and not names.endswith(".txt"):
+            raise ConfigError(
+                f"dataset.args.class_map = {names} is refused: give a .txt file, never a pickle"
+            )
+
     def holding(self) -> Holding:
         return Holding(self.known_files(), f"timm: {self.name}")
 

@@ -23,6 +23,7 @@ from pear_cli.flags import FLAGS, UsageError, reorder, spelled
 from pear_cli.hydra_app.completion import complete, searched
 from pear_cli.hydra_app.composing import composed, opened
 from pear_cli.hydra_app.explain import explain
+from pear_cli.hydra_app.guard import guarded
 from pear_cli.hydra_app.multirun import Multirun, is_multirun
 from pear_cli.hydra_app.results import complain, report
 from pear_cli.hydra_app.under_way import FAILED, Folders, UnderWay, current
@@ -46,12 +47,14 @@ class Asked:
         quiet: nothing but errors on stderr.
         dry_run: say what would be done, and do nothing.
         keep_going: the other jobs of a sweep go on when one fails.
+        typed: overrides that the user has typed, where not all of the words are; see `guard`.
     """
 
     as_json: bool = False
     quiet: bool = False
     dry_run: bool = False
     keep_going: bool = True
+    typed: tuple[str, ...] | None = None
 
 
 def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None = None) -> int:
@@ -74,6 +77,18 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
     asked = asked or Asked()
     asked = replace(asked, quiet=asked.quiet or os.environ.get(QUIET) == "1")
     overrides = opened(overrides)
+    with guarded(overrides if asked.typed is None else asked.typed):
+        return _launch(command, task, words, flags, overrides, asked)
+
+
+def _launch(
+    command: str,
+    task: Task,
+    words: Sequence[str],
+    flags: Mapping[str, str | None],
+    overrides: list[str],
+    asked: Asked,
+) -> int:
     shows = any(FLAGS[name].shows for name in flags)
     sweeping = not shows and is_multirun(flags, overrides)
     if asked.dry_run and not shows:
@@ -159,7 +174,8 @@ def presets(group: str, further: Path | None = None) -> dict[str, DictConfig]:
     Args:
         further: a folder with further presets, which go first.
     """
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    start = hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir()))
+    with guarded(searched(further)), start:
         names = GlobalHydra.instance().config_loader().get_group_options(group, overrides=searched(further))
         return {name: hydra.compose(f"{group}/{name}", searched(further))[group] for name in names}
 
