@@ -220,6 +220,8 @@ def check_probe(model: nn.Module, description: Description, stored: Tensor) -> N
         now = probe(model, description.size)
     except RuntimeError as failure:
         raise CorruptArtifact(f"the model cannot be computed: {failure}") from None
+    if now.shape != stored.shape:
+        raise CorruptArtifact(f"the stored logits are {tuple(stored.shape)}, not {tuple(now.shape)}")
     error = (now - stored).abs().max().item()
     if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
         here = importlib.metadata.version("timm")

@@ -143,8 +143,9 @@ def check(config: DictConfig, typed: Any) -> None:
     hydra = whole.get("hydra") if isinstance(whole, dict) else None
     if not isinstance(hydra, dict):
         raise ConfigError(f"hydra = {hydra!r} is no group of settings")
+    copied = _at(hydra, ("job", "env_copy")) or ()  # Hydra has set these; that they are copied is checked
     for key, value in _leaves(hydra):
-        if value is None or value == "???":
+        if value is None or value == "???" or (key[:2] == ("job", "env_set") and key[-1] in copied):
             continue
         if key[0] == "callbacks":
             if (key, value) != (("callbacks", "pear", "_target_"), FOLDERS):
