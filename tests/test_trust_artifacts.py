@@ -22,6 +22,7 @@ from pear_cli.description import MOST, Description
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
 from pear_cli.hydra_app import composed
 from pear_cli.nodes import Backbone
+from pear_cli.stages.base import load_model
 from pear_cli.store import Store
 
 KEY = "0" * 32
@@ -159,6 +160,14 @@ def test_a_description_of_a_model_only_describes(change, says, finished):
     change(described)
     with pytest.raises(CorruptArtifact, match=says):
         Description.from_json(described)
+
+
+def test_stored_logits_of_another_shape_are_none_of_this_model(finished):
+    from pear_cli import model as models
+
+    model, description = load_model(finished.made["adapt"])
+    with pytest.raises(CorruptArtifact, match=r"the stored logits are \(4, 1\), not \(4, 10\)"):
+        models.check_probe(model, description, torch.zeros(4, 1))
 
 
 @pytest.mark.parametrize("name", ["hf-hub:stranger/model", "local-dir:/tmp", "hf_hub:stranger/model"])

@@ -24,6 +24,9 @@ CODE = {
     "a factory of handlers": LOGS % '"()": os.system',
     "a class of handlers": LOGS % "class: logging.handlers.SocketHandler",
     "a class of formatters": "hydra_logging: {formatters: {plain: {class: os.system}}}",
+    "a handler for a formatter, whose format is a file to write": (
+        "job_logging: {formatters: {x: {class: logging.FileHandler, format: /tmp/x, datefmt: w}}}"
+    ),
     "an object by name": LOGS % "delay: ext://os.environ",
     "a stream by name": "job_logging: {handlers: {stderr: {stream: ext://os.environ}}}",
     "attributes of a handler": LOGS % '".": {emit: x}',

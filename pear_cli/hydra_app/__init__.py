@@ -110,6 +110,8 @@ def _launch(
     argv = ["pear", *spelled(flags), *silent, *overrides]
     environment = {QUIET: "1"} if asked.quiet else {}
     environment |= {} if asked.keep_going else {KEEP_GOING: "false"}
+    if asked.typed is not None:  # the folder is not the user's choice: its files are not for Python to import
+        environment |= {"PYTHONSAFEPATH": "1"}
     with current(under_way), _shown_whole() if shows else stdout_to_stderr(), _as_hydra(argv, environment):
         code = _carry_out(command, task, overrides, under_way)
     if under_way.refused is not None:

@@ -68,10 +68,13 @@ PART = r"(?:[\w=,+-]|\.(?!\.)|\$\{now:[%\w:-]*\}|\$\{hydra\.job\.(?:name|num)\})
 SUBFOLDER = re.compile(rf"{PART}(?:/{PART})*/?")
 BELOW = re.compile(rf"(?:outputs|multirun)(?:/{PART})*/?")
 FILE = re.compile(rf"\$\{{hydra\.runtime\.output_dir\}}/{PART}")
-CLASSES = (
-    *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"),
-    "colorlog.ColoredFormatter",
-)
+CLASSES = {
+    ("handlers", "class"): ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler"),
+    ("formatters", "class"): ("logging.Formatter", "colorlog.ColoredFormatter"),
+    ("formatters", "()"): ("colorlog.ColoredFormatter",),
+}
+"""What a logging config may make, by section: each is called with the settings of its section only."""
+
 WORD = re.compile(r"(?!true|false|null|nan|inf)[A-Za-z/][\w./-]*")
 """What Hydra's grammar takes for a text without quotes."""
 
@@ -195,7 +198,7 @@ def _names_code(key: Key, text: str) -> bool:
     """Whether a setting of `logging.config.dictConfig` names code beyond plain handlers and streams."""
     name = key[-1]
     if name in ("()", "class"):
-        return text not in CLASSES
+        return text not in CLASSES.get((str(key[1]), name), ())
     if name == "stream":
         return text not in STREAMS
     return "." in key or (name, text) == ("style", "{") or text.startswith(("ext://", "cfg://"))
