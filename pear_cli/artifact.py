@@ -1,7 +1,6 @@
 """Reading an artifact: every byte is checked, nothing in it is trusted."""
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -10,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli.canonical import SCHEMA
+from pear_cli.canonical import SCHEMA, parse
+from pear_cli.environment import memory
 from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError, near
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
 """Holds the manifest's own hash, in the format of `sha256sum -c`."""
+
+LARGEST_MANIFEST = 1 << 26
+"""Bytes; none of pear's comes near."""
 
 KEY = re.compile(r"[0-9a-f]{32}")
 STAGE = re.compile(r"[a-z][a-z0-9_-]{0,40}")
@@ -153,7 +156,8 @@ def name_of(folder: Path) -> str:
 
 def named_keys(folder: Path) -> set[str]:
     """Return every key that a manifest names, of whatever schema: all that it may have been made from."""
-    return set(KEY.findall(_read_file(folder, MANIFEST).decode(errors="replace"))) - {folder.name}
+    content = _read_file(folder, MANIFEST, most=LARGEST_MANIFEST)
+    return set(KEY.findall(content.decode(errors="replace"))) - {folder.name}
 
 
 def corrupt(path: Path, what: str) -> CorruptArtifact:
@@ -166,7 +170,7 @@ def with_suffix(name: str, suffix: str) -> str:
     return name if name.endswith(suffix) else name + suffix
 
 
-def _read_file(folder: Path, name: str, size: int | None = None) -> bytes:
+def _read_file(folder: Path, name: str, size: int | None = None, most: int | None = None) -> bytes:
     """Read a plain file; a link is refused wherever it leads, a pipe or device is never waited for."""
     try:
         flags = os.O_NOFOLLOW | os.O_NONBLOCK
@@ -176,6 +180,8 @@ def _read_file(folder: Path, name: str, size: int | None = None) -> bytes:
                 raise corrupt(folder, f"{name} is not a plain file")
             if size is not None and found.st_size != size:
                 raise corrupt(folder, f"{name} has {found.st_size} bytes, the manifest says {size}")
+            if found.st_size > (most or memory()):
+                raise StoreError(f"{folder / name} has {found.st_size} bytes, too many to be read here")
             return file.read()
     except FileNotFoundError as error:
         raise corrupt(folder, f"{name} is missing") from error
@@ -187,14 +193,14 @@ def _read_file(folder: Path, name: str, size: int | None = None) -> bytes:
 
 def _parse(folder: Path, name: str, content: bytes) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return parse(content)
+    except ValueError as error:
         raise corrupt(folder, f"{name} is not valid JSON ({error})") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = _read_file(path, MANIFEST)
+        content = _read_file(path, MANIFEST, most=LARGEST_MANIFEST)
     except CorruptArtifact:
         if os.path.lexists(path / MANIFEST):
             raise
@@ -206,7 +212,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if schema > SCHEMA:
         raise StoreError(f"{path} has schema {schema}, this pear reads up to {SCHEMA}; upgrade pear")
     if os.path.lexists(path / SEAL):
-        sealed = _read_file(path, SEAL)
+        sealed = _read_file(path, SEAL, most=LARGEST_MANIFEST)
         if sealed != seal(content):
             raise corrupt(path, f"{MANIFEST} is damaged (its sha256 is not the one in {SEAL})")
     if wrong := _first_wrong(manifest):
@@ -228,7 +234,8 @@ def _first_wrong(manifest: dict[str, Any]) -> str | None:
         return "stage"
     if not KEY.fullmatch(manifest["key"]):
         return "key"
-    if not all(isinstance(key, str) and KEY.fullmatch(key) for key in manifest["inputs"].values()):
+    inputs = manifest["inputs"].items()
+    if not all(STAGE.fullmatch(role) and isinstance(key, str) and KEY.fullmatch(key) for role, key in inputs):
         return "inputs"
     for name, entry in manifest["files"].items():
         if not (FILE.fullmatch(name) and isinstance(entry, dict) and type(entry.get("bytes")) is int):

@@ -7,11 +7,13 @@ import importlib.metadata
 import inspect
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pear_cli import hashes, pretrained
+from pear_cli.environment import memory
 from pear_cli.errors import ConfigError, near
 from pear_cli.nodes import Backbone
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 RANDOM = "random-"
 """How the identity of random weights begins; that of a file is hex digits alone."""
+
+MOST_PARAMETERS = 100_000
+"""Tensors of one backbone; the deepest of timm's have some thousands."""
 
 BUNDLED_ARCHITECTURE = "vit_tiny_patch16_224"
 BUNDLED = Path(__file__).resolve().parent / "weights"
@@ -146,6 +151,36 @@ def _input(config: Backbone) -> dict[str, Any]:
     return said
 
 
+@contextmanager
+def bounded(name: str) -> Iterator[None]:
+    """Let modules be made only as long as their parameters fit into the memory of this machine.
+
+    Args:
+        name: of what is made, for the message.
+
+    Raises:
+        ConfigError: they do not; a description from a stranger may ask for any size.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count, size, most = 0, 0, memory()
+
+    def registered(module: Any, name_of_it: str, parameter: Any) -> None:
+        nonlocal count, size
+        if parameter is not None:
+            count, size = count + 1, size + parameter.nelement() * parameter.element_size()
+        if count > MOST_PARAMETERS or size > most:
+            raise ConfigError(
+                f"{name} does not fit into the {most / 2**30:.0f} GiB of memory of this machine"
+            )
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _create(config: Backbone) -> Any:
     import timm
 
@@ -153,8 +188,13 @@ def _create(config: Backbone) -> Any:
         names = timm.list_models()
         raise ConfigError(f"no backbone {config.name!r} in timm{near(config.name.partition('.')[0], names)}")
     try:
-        return timm.create_model(config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        with bounded(config.name):
+            return timm.create_model(
+                config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args
+            )
+    except ConfigError:
+        raise
+    except Exception as error:  # timm has a dozen kinds for arguments that it does not expect
         if "img_size" in config.args and "'img_size'" in str(error):  # a convolutional network takes any size
             args = {name: value for name, value in config.args.items() if name != "img_size"}
             return _create(dataclasses.replace(config, args=args))

@@ -56,6 +56,31 @@ def plain(value: object, where: str = "value") -> Any:
     raise ConfigError(f"{where} is a {type(value).__name__}: it has no canonical form")
 
 
+def parse(content: str | bytes) -> Any:
+    """Read JSON that a stranger may have written, as far as a manifest could hold it.
+
+    Raises:
+        ValueError: it is no JSON, nested too deep, or has a number that is not finite or above 64 bits.
+    """
+    try:
+        return json.loads(content, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) >= 2**64:
+        raise ValueError(f"{text[:20]} has more than 64 bits")
+    return int(text)
+
+
 def canonical(value: object, where: str = "value") -> str:
     """Return the one JSON text of a configuration: sorted keys, no spaces, floats by their repr.
 

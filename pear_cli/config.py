@@ -59,6 +59,48 @@ def node(value: Any, base: type[T], key: str) -> T:
     return cast(T, built)
 
 
+PURE = ("hydra", "oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select")
+"""Resolvers of interpolations that depend on nothing but the config."""
+
+
+def refuse_environment(config: Any) -> None:
+    """Refuse settings of an experiment that depend on the environment or the time, by whatever detour.
+
+    `runtime` and `dataset.root` are places on this machine, and may.
+
+    Args:
+        config: a composed root config.
+
+    Raises:
+        ConfigError: such a setting.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.basecontainer import BaseContainer
+    from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
+
+    items = [(config, str(key)) for key in config if key not in ("dataset", "hydra", "runtime")]
+    dataset = config._get_node("dataset")
+    items += [(dataset, str(key)) for key in dataset if key != "root"] if OmegaConf.is_dict(dataset) else []
+    known = BaseContainer._resolvers
+    BaseContainer._resolvers = {name: resolver for name, resolver in known.items() if name in PURE}
+    try:
+        for node, key in items:
+            try:
+                value = node[key]
+                if OmegaConf.is_config(value):
+                    OmegaConf.to_container(value, resolve=True)
+            except UnsupportedInterpolationType as error:
+                where = error.full_key or key
+                raise ConfigError(
+                    f"{where} depends on the environment ({str(error).splitlines()[0]}), and an experiment "
+                    "must not: write the value, or let the shell put it on the command line"
+                ) from None
+            except OmegaConfBaseException:  # told where the setting is read
+                continue
+    finally:
+        BaseContainer._resolvers = known
+
+
 def _schema(cls: Any) -> Any:
     """The types of a dataclass's settings, but for the groups inside it, which are nodes themselves."""
     from omegaconf import OmegaConf, open_dict, read_write
@@ -114,7 +156,7 @@ def _target(path: str, base: type, key: str) -> type:
         )
     try:
         cls = getattr(import_module(module), name, None)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):
         cls = None
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, base)):
         raise ConfigError(f"{key}._target_ = {path} is not a {base.__name__} of pear_cli")

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from pear_cli.data.pictures import Preparation
 
 
+LARGEST = 4096
+"""Pixels of a side of an input."""
+
+MOST = 65536
+"""What depth, width or rank a description may name."""
+
+
 @dataclass(frozen=True)
 class Description:
     """All that rebuilds an adapted model, but its tensors.
@@ -57,7 +64,7 @@ class Description:
     timm: str
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, "model.size", self.size, "at least 1")
+        require(1 <= self.size <= LARGEST, "model.size", self.size, f"1 to {LARGEST}")
         require(0 < self.crop_pct <= 1, "model.crop_pct", self.crop_pct, "0 < crop_pct <= 1")
         resolved = self.interpolation is not Interpolation.backbone
         require(resolved, "model.interpolation", self.interpolation.value, "bicubic or bilinear")
@@ -104,9 +111,12 @@ class Description:
         """
         try:
             _check_harmless(value)
+            _check_numbers([value["backbone"]["args"], value["method"]])
             described = node(value, cls, "model")
             method = {name: v for name, v in plain(described.built_method()).items() if name != "lr"}
             _check_unchanged(value, described.to_json() | {"method": method})
+        except (KeyError, TypeError) as error:
+            raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
         except (ConfigError, CorruptArtifact, RecursionError) as error:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error}") from None
         return described
@@ -134,6 +144,15 @@ def _check_unchanged(given: Any, read: Any, name: str = "model") -> None:
             _check_unchanged(given.get(key), read.get(key), f"{name}.{key}")
     elif canonical(given, name) != canonical(read, name):
         raise ConfigError(f"{name} = {given!r} should be {plain(read)!r}")
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse numbers that could only exhaust the memory of whoever builds the model."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _check_numbers(item)
+    elif isinstance(value, int | float) and abs(value) > MOST:
+        raise CorruptArtifact(f"the number {value} is out of range: at most {MOST}")
 
 
 def _check_harmless(description: Any) -> None:

@@ -142,6 +142,16 @@ def writing(folder: Path) -> Iterator[None]:
         raise StoreError(f"{what}; check the disk, or set runtime.store to another folder") from error
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse a link in a store where pear writes or deletes: it may lead out of it.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if path.is_symlink():
+        raise StoreError(f"{path} is a link, and pear follows none in a store to write or delete; remove it")
+
+
 def draft_path(folder: Path, key: str, *, locked: bool) -> Path:
     """Return a fresh name for a draft of a key in its stage's folder."""
     return folder / f".tmp-{key}-{os.getpid()}-{secrets.token_hex(4)}{'' if locked else UNLOCKED}"
@@ -150,6 +160,7 @@ def draft_path(folder: Path, key: str, *, locked: bool) -> Path:
 def quarantine(path: Path) -> Path | None:
     """Move a damaged artifact out of its place; return where to, None if somebody else was faster."""
     place = path.parent.parent / QUARANTINE
+    refuse_link(place)
     place.mkdir(exist_ok=True)
     aside = place / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
     try:

@@ -1,5 +1,6 @@
 """What a result was computed with."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,15 @@ def environment(
     found |= {"python": platform.python_version(), "platform": platform.platform()}
     found |= {"git_commit": _commit(folder), "device": device, "threads": threads, "processes": processes}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or the control group's limit."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or "max"
+        return whole
 
 
 def _version(package: str) -> str | None:

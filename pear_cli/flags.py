@@ -1,5 +1,6 @@
 """Hydra's flags: the one table of them, and how they are told from overrides wherever they stand."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,11 @@ def reorder(words: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
 def spelled(flags: Mapping[str, str | None]) -> list[str]:
     """Flags, as `reorder` parted them off, as words again."""
     return [name if value is None else f"{name}={value}" for name, value in flags.items()]
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it, whatever is in it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and r"\'"), text) + "'"
 
 
 def _value(name: str, attached: str | None, rest: list[str]) -> str | None:

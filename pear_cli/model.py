@@ -31,7 +31,7 @@ def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.
         seed: of the adapters' initial values.
     """
     model = backbones.build(config, num_classes)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), backbones.bounded(f"{config.name} with its adapters"):
         torch.manual_seed(derive(seed, "adapters"))
         Adaptation(model, method)
     for name, parameter in model.named_parameters():
@@ -220,6 +220,8 @@ def check_probe(model: nn.Module, description: Description, stored: Tensor) -> N
         now = probe(model, description.size)
     except RuntimeError as failure:
         raise CorruptArtifact(f"the model cannot be computed: {failure}") from None
+    if now.shape != stored.shape:
+        raise CorruptArtifact(f"the stored logits are {tuple(stored.shape)}, not {tuple(now.shape)}")
     error = (now - stored).abs().max().item()
     if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
         here = importlib.metadata.version("timm")

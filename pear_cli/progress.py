@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pear_cli.streams import QUIET
+from pear_cli.streams import QUIET, printable, printable_lines
 
 PATIENCE = 3.0  # seconds before work that is mostly short shows how far it is
 
@@ -40,7 +40,7 @@ class Ticker:
 
     def __init__(self, progress: Progress | None, total: int, title: str) -> None:
         self.progress, self.title, self.total, self.done = progress, title, total, 0
-        self.task = progress.add_task(title, total=total or None, note="") if progress else None
+        self.task = progress.add_task(printable(title), total=total or None, note="") if progress else None
 
     def step(self, note: str = "", to: int | None = None) -> None:
         """One step, or all up to `to`, is done; `note` says how it went."""
@@ -66,7 +66,7 @@ def ticker(title: str, total: int, *, late: bool = False, bytes: bool = False) -
         yield Ticker(None, total, title)
         return
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=20),
         DownloadColumn() if bytes else MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
@@ -102,4 +102,4 @@ def _late(title: str, total: int) -> Iterator[Ticker]:
 def say(text: str) -> None:
     """One line on stderr."""
     if not is_quiet():
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(printable_lines(text), soft_wrap=True, markup=False, emoji=False)

@@ -11,7 +11,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pear_cli import housekeeping
 from pear_cli.artifact import KEY, MANIFEST, STAGE, Artifact, name_of
 from pear_cli.canonical import SCHEMA, canonical, make_key, plain
-from pear_cli.draft import Draft, discard, draft_path, writing
+from pear_cli.draft import QUARANTINE, Draft, discard, draft_path, refuse_link, writing
 from pear_cli.environment import environment
 from pear_cli.errors import MissingArtifact, StoreError, near
 from pear_cli.housekeeping import OnError, ignore
@@ -152,6 +152,8 @@ class Store:
 
     def _acquire(self, stage: str, key: str, timeout: float) -> BaseFileLock | None:
         path = self.lock_path(stage, key)
+        for own in (path.parent, path):
+            refuse_link(own)
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
@@ -169,6 +171,7 @@ class Store:
         """
         folder = self.path(stage, key).parent
         held = (stage, key) in self._held
+        refuse_link(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for stale in housekeeping.stale_drafts(folder, key) if held else []:
@@ -183,6 +186,8 @@ class Store:
     def workspace(self, stage: str, key: str) -> Path:
         """Return a folder for resumable progress; it outlives a killed process, publishing removes it."""
         path = self.work_path(stage, key)
+        for own in (path.parent, path):
+            refuse_link(own)
         with writing(path.parent):
             path.mkdir(parents=True, exist_ok=True)
         return path
@@ -220,11 +225,18 @@ class Store:
         """Return the artifact that a key, a prefix of one, or a path means (see `locate`)."""
         return Artifact.at(self.locate(text))
 
+    def _refuse_links(self) -> None:
+        """Raise StoreError for a link in place of one of the store's own folders."""
+        for place in self.root.glob("*"):
+            if STAGE.fullmatch(place.name) or place.name in (".locks", QUARANTINE):
+                refuse_link(place)
+
     def remove(
         self, artifact: Artifact | Path, *, recursive: bool = False, on_error: OnError = ignore
     ) -> list[Path]:
         """Remove an artifact and return the folders that went (see `housekeeping.remove`)."""
         path = artifact if isinstance(artifact, Path) else artifact.path
+        self._refuse_links()
         return housekeeping.remove(self, path, recursive, on_error)
 
     def collect(
@@ -237,6 +249,7 @@ class Store:
         on_error: OnError = ignore,
     ) -> housekeeping.Report:
         """Remove what nobody needs (see `housekeeping.collect`)."""
+        self._refuse_links()
         return housekeeping.collect(self, dry_run, orphans, older_than, verify, on_error)
 
 

@@ -9,6 +9,16 @@ QUIET = "PEAR_QUIET"
 """Set to 1 in the environment, which reaches the processes of a launcher too, only errors are told."""
 
 
+def printable(text: str) -> str:
+    """The text with control and unprintable characters escaped: a name is never a terminal command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
     """Send all that is written to stdout to stderr, also by other libraries and child processes."""

@@ -11,18 +11,22 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pear_cli.artifact import MANIFEST
-from pear_cli.draft import writing
+from pear_cli.draft import refuse_link, writing
 from pear_cli.errors import StoreError, near
 from pear_cli.store import is_locked
 
 RESULT = "result.json"
 """What a job leaves in its output folder."""
+
+STORED = ("run", "train", "score", "prune-share", "checkpoint", "eval")
+"""Commands whose sweeps can be gone on with: they leave artifacts."""
 
 STOPPED = ".stopped"
 """In the folder of a sweep, the first job that failed has ended it."""
@@ -69,10 +73,21 @@ class Sweep:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Sweep":
-        """The sweep that a line of the book is about."""
+        """The sweep that a line of the book, which a stranger may have written, is about.
+
+        Raises:
+            TypeError, ValueError: it is about none.
+        """
         sweep = cls(**record)
-        jobs = None if sweep.jobs is None else tuple(tuple(job) for job in sweep.jobs)
-        return replace(sweep, words=tuple(sweep.words), jobs=jobs)
+        words = _texts(sweep.words)
+        jobs = None if sweep.jobs is None else tuple(map(_texts, sweep.jobs))
+        _texts([sweep.cwd, sweep.folder, sweep.started])
+        datetime.fromisoformat(sweep.started)
+        known = sweep.command in STORED and isinstance(sweep.keep_going, bool)
+        place = os.path.isabs(sweep.folder) and "\0" not in sweep.folder + sweep.cwd
+        if not (known and place and isinstance(sweep.size, int | None)):
+            raise ValueError("no sweep")
+        return replace(sweep, words=words, jobs=jobs)
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,8 @@ def note(store: Path, sweep: Sweep) -> None:
         return
     book = store / BOOK
     line = json.dumps(asdict(sweep)).encode() + b"\n"
+    for own in (book.parent, book, book.with_name(LOCK)):
+        refuse_link(own)
     with writing(book.parent):
         book.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(book.with_name(LOCK)), open(book, "ab+") as file:
@@ -134,7 +151,7 @@ def noted(store: Path) -> list[Sweep]:
     for line in lines:
         try:
             sweep = Sweep.from_json(json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
         found.pop(sweep.id, None)
         found[sweep.id] = sweep
@@ -199,13 +216,19 @@ def leading(sweep: Sweep) -> Iterator[None]:
         raise StoreError(f"sweep {sweep.id} is running already, in {folder}; wait or stop it") from None
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)):
+        raise TypeError("no list of texts")
+    return tuple(value)
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and {"job", "overrides"} <= set(record) else None
 
 
 def _is_there(record: dict[str, Any]) -> bool:
-    return "stage" not in record or Path(record["artifact"], MANIFEST).is_file()
+    return "stage" not in record or Path(str(record.get("artifact")), MANIFEST).is_file()

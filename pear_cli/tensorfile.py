@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pear_cli.canonical import parse
+
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer ones."""
 
@@ -18,8 +20,8 @@ def split(content: bytes) -> tuple[dict[str, Any], memoryview]:
     if len(content) < 8 or length > min(len(content) - 8, LARGEST_HEADER):
         raise ValueError("it is not a safetensors file")
     try:
-        header = json.loads(content[8 : 8 + length])
-    except (ValueError, RecursionError):
+        header = parse(content[8 : 8 + length])
+    except ValueError:
         header = None
     if not isinstance(header, dict):
         raise ValueError("it is not a safetensors file")

@@ -86,8 +86,8 @@ def test_a_rank_of_the_knowledge_above_that_of_the_method_is_refused(finished):
 def test_what_the_description_does_not_have_is_refused(finished):
     adapt, value = finished.made["adapt"], described(finished)
     tensors = adapt.tensors("adapters"), adapt.tensors("knowledge")
-    with pytest.raises(CorruptArtifact, match=r"model\.size = 1000000, but its backbone reads 16"):
-        models.rebuild(models.Description.from_json(value | {"size": 10**6}), *tensors)
+    with pytest.raises(CorruptArtifact, match=r"model\.size = 1024, but its backbone reads 16"):
+        models.rebuild(models.Description.from_json(value | {"size": 1024}), *tensors)
     with pytest.raises(CorruptArtifact, match="but no knowledge is described"):
         models.rebuild(models.Description.from_json(value | {"knowledge": None}), *tensors)
 

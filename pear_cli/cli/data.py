@@ -9,7 +9,7 @@ import typer
 from pear_cli.cli.options import Overrides, complain
 from pear_cli.errors import near
 from pear_cli.flags import UsageError
-from pear_cli.streams import stdout_to_stderr, until_closed
+from pear_cli.streams import printable, stdout_to_stderr, until_closed
 
 if TYPE_CHECKING:
     from pear_cli.data.base import Dataset
@@ -148,4 +148,4 @@ def _dataset(overrides: list[str] | None, config_dir: Path | None) -> "Dataset":
 
 def _printable(text: str) -> str:
     """A text with file names in it, whatever bytes they have; one line stays one line."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\n", " ")
+    return "\t".join(map(printable, text.replace("\n", " ").split("\t")))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from pear_cli.cli.options import DryRun, Json, KeepGoing, ModelOrWords, Quiet, Switch, Weights, Words
-from pear_cli.flags import FLAGS, UsageError, reorder, spelled
+from pear_cli.flags import FLAGS, UsageError, quoted, reorder, spelled
 
 MODEL = re.compile(r".*\.safetensors|[0-9a-f]{4,32}")
 """What is a model though no such file is there: a file that is missing, or digits of a key."""
@@ -179,6 +179,7 @@ def start(
     quiet: bool,
     dry_run: bool = False,
     keep_going: Switch = Switch.true,
+    typed: tuple[str, ...] | None = None,
     **model: str | None,
 ) -> NoReturn:
     """Carry out a command and exit.
@@ -190,12 +191,13 @@ def start(
         quiet: nothing but errors on stderr.
         dry_run: say what would be done, and do nothing.
         keep_going: the other jobs of a sweep go on when one fails.
+        typed: those of the words that the user has typed, where some come from elsewhere.
         model: for `eval`, a model to evaluate and its weights, instead of an experiment's own.
     """
     from pear_cli import hydra_app, jobs
 
     name = "evaluate_model" if model else {"eval": "evaluate"}.get(command, command.replace("-", "_"))
-    asked = hydra_app.Asked(as_json, quiet, dry_run, keep_going is Switch.true)
+    asked = hydra_app.Asked(as_json, quiet, dry_run, keep_going is Switch.true, typed)
     task = partial(getattr(jobs, name), **model)
     raise typer.Exit(hydra_app.launch(command, task, words or [], asked))
 
@@ -209,8 +211,3 @@ def _without_model(words: list[str]) -> tuple[list[str], str | None]:
         raise UsageError(f"{' and '.join(models)}: one model at a time")
     rest = [word for word in overrides if word not in models]
     return [*spelled(flags), *rest], models[0] if models else None
-
-
-def quoted(text: str) -> str:
-    """A text as Hydra's grammar takes it, whatever is in it."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and r"\'"), text) + "'"

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pear_cli.errors import StoreError
-from pear_cli.streams import until_closed
+from pear_cli.streams import printable_lines, until_closed
 
 if TYPE_CHECKING:
     from pear_cli.store import Store
@@ -97,7 +97,7 @@ def _bare(override: str) -> str:
 
 
 def complain(command: str, message: object) -> None:
-    print(f"{f'pear {command}'.rstrip()}: {message}", file=sys.stderr)
+    print(f"{f'pear {command}'.rstrip()}: {printable_lines(str(message))}", file=sys.stderr)
 
 
 def open_store(root: Path) -> "Store":

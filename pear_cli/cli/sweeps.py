@@ -1,16 +1,19 @@
 """The commands that look after sweeps."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pear_cli.cli.experiments import quoted, start
+from pear_cli.cli.experiments import start
 from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch
 from pear_cli.errors import StoreError
+from pear_cli.flags import UsageError, quoted
 
 SWEEP_DIR = "hydra.sweep.dir="
+HYDRA = re.compile(r"\+{0,2}hydra\.[\w.-]+=")
 
 app = typer.Typer(cls=GroupOfAStore, invoke_without_command=True)
 
@@ -42,6 +45,10 @@ def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = ST
 def resume(
     context: typer.Context,
     sweep: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the first digits.")],
+    again: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="hydra.KEY=VALUE", help="What only you may say: see docs/howto/trust.md."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     store: Annotated[Path | None, typer.Option(help="Where the artifacts are.")] = None,
@@ -52,10 +59,16 @@ def resume(
 
     \b
     pear sweeps resume 3f2a
+    pear sweeps resume 3f2a 'hydra.launcher.setup=["module load cuda"]'     which the sweep had, too
     """
     from pear_cli import progress, sweeps
 
     found = sweeps.locate(store or context.obj or STORE, sweep)
+    foreign = [word for word in again or () if not HYDRA.match(word)]
+    if foreign:
+        raise UsageError(f"{foreign[0]} would make another sweep; only settings of hydra can be added")
+    if not sweeps.progress_of(found).began:
+        raise StoreError(f"sweep {found.id} has left nothing in {found.folder}; start it anew: {found.line}")
     try:
         os.chdir(found.cwd)
     except OSError as error:
@@ -65,5 +78,6 @@ def resume(
     if not quiet:
         progress.say(f"{found.line}    in {found.cwd}")
     words = [word for word in found.words if not word.startswith(SWEEP_DIR)]
-    words.append(f"{SWEEP_DIR}{quoted(found.folder)}")
-    start(found.command, words, as_json, quiet, keep_going=Switch(str(found.keep_going).lower()))
+    typed = (*(again or ()), f"{SWEEP_DIR}{quoted(found.folder)}")
+    keep_going = Switch(str(found.keep_going).lower())
+    start(found.command, [*words, *typed], as_json, quiet, keep_going=keep_going, typed=typed)

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from pear_cli.choices import Caching
 from pear_cli.data import pictures
 from pear_cli.data.base import Dataset, Images, Indices, Labels, Pixels, Records
 from pear_cli.data.pictures import Preparation
+from pear_cli.environment import memory as _memory
 from pear_cli.errors import DataError
 
 MEMORY_SHARE = 0.25  # of the machine's memory, for one split; another one is often held beside it
@@ -217,12 +217,3 @@ def as_it_is(batch: Any) -> Any:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or the control group's limit."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no control group, or "max"
-        return whole

@@ -39,6 +39,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     profile, transparency is dropped and the colours under it stay. 16-bit grey keeps its upper byte,
     where Pillow's own conversion has clipped it to white in some versions.
     """
+    if image.format == "EPS":
+        raise ValueError("it is PostScript, a program that Pillow would have Ghostscript run")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or (upright.mode == "I" and _above_8_bits(upright)):
         return Image.fromarray((_array(upright) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -49,6 +49,9 @@ class Timm(RowDataset):
             raise ConfigError(
                 f"dataset.args.{refused} is refused: it has a setting of its own, or is no choice"
             )
+        names = self.args.get("class_map")
+        if isinstance(names, str) and not names.endswith(".txt"):
+            raise ConfigError(f"dataset.args.class_map = {names} is refused: only a .txt file is no pickle")
 
     def holding(self) -> Holding:
         return Holding(self.known_files(), f"timm: {self.name}")

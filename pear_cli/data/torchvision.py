@@ -46,6 +46,10 @@ BROKEN = (
 """What torchvision and all below it raise for missing and damaged files, and for lost connections."""
 
 
+PICKLED = ("LSUN", "LSUNClass")
+"""Classes that unpickle a file without knowing its checksum: it could run anything."""
+
+
 @dataclass(frozen=True)
 class Torchvision(Parted):
     """A dataset of `torchvision.datasets`, in the layout that torchvision gives its files.
@@ -247,6 +251,8 @@ def _class(name: str) -> Any:
     from torchvision import datasets
 
     known = getattr(datasets, name, None)
+    if name in PICKLED:
+        raise ConfigError(f"dataset.dataset = {name} is refused: torchvision unpickles a file of its folder")
     if not isinstance(known, type):
         raise ConfigError(f'torchvision has no dataset "{name}"{near(name, datasets.__all__)}')
     return known

@@ -9,14 +9,14 @@ known; and `sha256`, the hash of everything else. The hash finds damage; it does
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pear_cli import tensorfile
-from pear_cli.canonical import canonical
+from pear_cli.canonical import canonical, parse
+from pear_cli.environment import memory
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import target
 from pear_cli.export.source import find
@@ -101,8 +101,8 @@ class SingleFile:
 
     def _json(self, name: str) -> Any:
         try:
-            return json.loads(self.texts[name])
-        except (KeyError, ValueError, RecursionError):
+            return parse(self.texts[name])
+        except (KeyError, ValueError):
             raise damaged(self.path, f"its header has no sound {name}") from None
 
 
@@ -175,6 +175,8 @@ def read(path: Path) -> SingleFile:
         ConfigError: a merged model.
     """
     try:
+        if path.stat().st_size > memory():
+            raise StoreError(f"{path} has {path.stat().st_size} bytes, too many to be read here")
         content = path.read_bytes()
     except FileNotFoundError:
         raise MissingArtifact(f"{path}: no such file") from None

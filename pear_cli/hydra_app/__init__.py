@@ -24,6 +24,7 @@ from pear_cli.hydra_app import several
 from pear_cli.hydra_app.completion import complete, searched
 from pear_cli.hydra_app.composing import composed, opened
 from pear_cli.hydra_app.explain import explain
+from pear_cli.hydra_app.guard import guarded
 from pear_cli.hydra_app.multirun import Multirun, is_multirun
 from pear_cli.hydra_app.results import complain, report
 from pear_cli.hydra_app.under_way import FAILED, Folders, UnderWay, current
@@ -47,12 +48,14 @@ class Asked:
         quiet: nothing but errors on stderr.
         dry_run: say what would be done, and do nothing.
         keep_going: the other jobs of a sweep go on when one fails.
+        typed: overrides that the user has typed, where not all of the words are; see `guard`.
     """
 
     as_json: bool = False
     quiet: bool = False
     dry_run: bool = False
     keep_going: bool = True
+    typed: tuple[str, ...] | None = None
 
     @property
     def words(self) -> list[str]:
@@ -81,6 +84,18 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
     asked = asked or Asked()
     asked = replace(asked, quiet=asked.quiet or os.environ.get(QUIET) == "1")
     overrides = opened(overrides)
+    with guarded(overrides if asked.typed is None else asked.typed):
+        return _launch(command, task, words, flags, overrides, asked)
+
+
+def _launch(
+    command: str,
+    task: Task,
+    words: Sequence[str],
+    flags: Mapping[str, str | None],
+    overrides: list[str],
+    asked: Asked,
+) -> int:
     shows = any(FLAGS[name].shows for name in flags)
     sweeping = not shows and is_multirun(flags, overrides)
     if asked.dry_run and not shows:
@@ -106,6 +121,8 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
     argv = ["pear", *spelled(flags), *silent, *overrides]
     environment = {QUIET: "1"} if asked.quiet else {}
     environment |= {} if asked.keep_going else {KEEP_GOING: "false"}
+    if asked.typed is not None:  # the folder is not the user's choice: its files are not for Python to import
+        environment |= {"PYTHONSAFEPATH": "1"}
     with current(under_way), _shown_whole() if shows else stdout_to_stderr(), _as_hydra(argv, environment):
         code = _carry_out(command, task, overrides, under_way)
     if under_way.refused is not None:
@@ -170,7 +187,8 @@ def presets(group: str, further: Path | None = None) -> dict[str, DictConfig]:
     Args:
         further: a folder with further presets, which go first.
     """
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    start = hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir()))
+    with guarded(searched(further)), start:
         names = GlobalHydra.instance().config_loader().get_group_options(group, overrides=searched(further))
         return {name: hydra.compose(f"{group}/{name}", searched(further))[group] for name in names}
 

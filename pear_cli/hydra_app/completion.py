@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 
 from pear_cli.config import config_dir
+from pear_cli.hydra_app.guard import guarded
 from pear_cli.jobs import ROOT
 
 
@@ -47,7 +48,7 @@ def _query(words: Sequence[str], word: str) -> list[str]:
 
     overrides = [done for done in words if "=" in done and not done.startswith("-")]
     line = " ".join([*searched(_config_dir(words)), *overrides, word])
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    with guarded(overrides), hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         loader = GlobalHydra.instance().config_loader()
         return [str(found) for found in BashCompletion(loader)._query(ROOT, line)]
 

@@ -18,6 +18,7 @@ from pear_cli.config import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.hydra_app.completion import searched
 from pear_cli.hydra_app.explain import explain
+from pear_cli.hydra_app.guard import guarded
 from pear_cli.jobs import ROOT
 
 Flags = Mapping[str, str | None]
@@ -41,7 +42,7 @@ def composed(words: Sequence[str], further: Path | None = None) -> DictConfig:
     """
     flags = {} if further is None else {"--config-dir": str(further)}
     try:
-        with _hydra():
+        with _hydra(words):
             return _without_hydra(_compose(flags, opened(words)))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, words)) from error
@@ -73,7 +74,7 @@ def grid(flags: Flags, overrides: Sequence[str]) -> tuple[tuple[Job, ...] | None
     Raises:
         HydraException, OmegaConfBaseException: the first job does not compose.
     """
-    with _hydra():
+    with _hydra(overrides):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(list(overrides))
         kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
@@ -100,7 +101,7 @@ def compositions(
     Raises:
         HydraException, OmegaConfBaseException: one does not compose.
     """
-    with _hydra():
+    with _hydra(overrides):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(list(overrides))
         common = [override.input_line or "" for override in parsed if override.is_hydra_override()]
@@ -131,6 +132,6 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+def _hydra(typed: Iterable[str]) -> Iterator[None]:
+    with guarded(typed), hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         yield

@@ -28,6 +28,8 @@ def explain(error: Exception, overrides: Iterable[str]) -> str:
     """Say in one or two lines what of a config does not compose, and what was probably meant."""
     cause = error.__cause__
     text = str(error).strip()
+    if isinstance(error, ConfigError) and cause is None:
+        return text
     engine = re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", text)
     if engine and engine[2] in EXTRAS:
         return (

@@ -13,15 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pear_cli.choices import Select
 from pear_cli.errors import ConfigError
 from pear_cli.hydra_app.composing import Flags, Job, grid
-from pear_cli.sweeps import Sweep
+from pear_cli.sweeps import STORED, Sweep
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 
 MEASURED = ("run", "train", "eval")
 """Commands whose jobs measure what a sweeper may optimise."""
-
-STORED = ("run", "train", "score", "prune-share", "checkpoint", "eval")
-"""Commands whose sweeps can be gone on with: they leave artifacts."""
 
 
 SETS = ("experiment=", "benchmark=")
@@ -36,7 +33,7 @@ def is_multirun(flags: Flags, overrides: Sequence[str]) -> bool:
         return False
     try:
         return bool(grid(flags, overrides)[1].hydra.mode == RunMode.MULTIRUN)
-    except (HydraException, OmegaConfBaseException, ValueError):  # Hydra will say so
+    except (HydraException, OmegaConfBaseException, ConfigError, ValueError):  # Hydra will say so
         return False
 
 
@@ -59,7 +56,7 @@ class Multirun:
         """Look ahead at a sweep; None where it does not compose, which Hydra will say."""
         try:
             return cls(command, *grid(flags, overrides))
-        except (HydraException, OmegaConfBaseException, ValueError):
+        except (HydraException, OmegaConfBaseException, ConfigError, ValueError):
             return None
 
     def check(self) -> None:

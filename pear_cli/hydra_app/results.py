@@ -8,7 +8,7 @@ from pathlib import Path
 from pear_cli.errors import PearError
 from pear_cli.hydra_app.ledger import NOT_RUN
 from pear_cli.jobs import Record
-from pear_cli.streams import until_closed
+from pear_cli.streams import printable, printable_lines, until_closed
 
 
 def report(command: str, records: list[Record], sweep: bool, as_json: bool, quiet: bool) -> None:
@@ -31,7 +31,7 @@ def report(command: str, records: list[Record], sweep: bool, as_json: bool, quie
             elif "checks" in record:
                 _show_checks(record, common if len(records) > 1 else None)
             elif "error" not in record:
-                print(record["artifact"], flush=True)
+                print(printable(record["artifact"]), flush=True)
     evaluated = [Path(record["artifact"]) for record in records if record.get("stage") == "eval"]
     if evaluated and not quiet:
         try:
@@ -63,7 +63,7 @@ def complain(command: str, message: str, trace: str = "") -> None:
     """Print an error to stderr, after its traceback if PEAR_TRACEBACK=1."""
     if trace and os.environ.get("PEAR_TRACEBACK") == "1":
         print(trace, file=sys.stderr, end="")
-    print(f"pear {command}: {message}", file=sys.stderr, flush=True)
+    print(f"pear {command}: {printable_lines(message)}", file=sys.stderr, flush=True)
 
 
 def _show_checks(record: Record, common: set[str] | None) -> None:

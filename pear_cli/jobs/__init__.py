@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pear_cli.backbone import BUNDLED
+from pear_cli.config import refuse_environment
 from pear_cli.errors import ConfigError, PearError
 from pear_cli.jobs.work import Record, Work, checking, evaluating, performing, slots
 from pear_cli.streams import stdout_to_stderr
@@ -103,6 +104,7 @@ def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) 
     from pear_cli.experiment import Experiment
 
     _check_whole(cfg)
+    refuse_environment(cfg)
     _make_absolute(cfg, launched_from)
     return Experiment.from_config(cfg, words)
 

@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 
 from pear_cli.report.interval import mean_and_interval
-
-
-def printable(text: str) -> str:
-    """The text with control and unprintable characters escaped: a name is never a terminal command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from pear_cli.streams import printable as printable
 
 
 def value(setting: object) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pear_cli import engine
 from pear_cli import model as models
+from pear_cli.artifact import corrupt
 from pear_cli.batches import Batches, statistics
 from pear_cli.canonical import canonical, plain
 from pear_cli.data import loading
@@ -113,7 +114,10 @@ def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Modul
     """
     description = Description.from_json(artifact.json(MODEL))
     model = models.rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
-    models.check_probe(model, description, artifact.tensors(PROBE)["logits"])
+    logits = artifact.tensors(PROBE).get("logits")
+    if logits is None:
+        raise corrupt(artifact.path, f"{PROBE}.safetensors has no logits")
+    models.check_probe(model, description, logits)
     return model, description
 
 
