@@ -7,11 +7,14 @@ import importlib.metadata
 import inspect
 import re
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pear_cli import hashes, pretrained
+from pear_cli.choices import BatchNorm
 from pear_cli.errors import ConfigError, near
 from pear_cli.nodes import Backbone
 
@@ -108,6 +111,8 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     import torch
     from torch import nn
 
+    from pear_cli import batch_norm
+
     path = _file(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -116,6 +121,8 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     if path is not None:
         _load(model, path)
         _check_finite(model, path)
+    if config.batch_norm is BatchNorm.train:
+        batch_norm.learn(model, config.name)
     model.reset_classifier(num_classes)
     model.requires_grad_(False)
     for parameter in head(model).parameters():
@@ -191,10 +198,16 @@ def _load(model: Any, path: Path) -> None:
     if renew is not None and "adapt_layer_scale" in inspect.signature(renew).parameters:
         renew = functools.partial(renew, adapt_layer_scale=True)  # DeiT III calls them gamma_1, gamma_2
     try:
-        keys = timm.models.load_checkpoint(
-            model, str(path), use_ema=False, strict=False, filter_fn=renew, weights_only=True
-        )
+        with _quietly():
+            keys = timm.models.load_checkpoint(
+                model, str(path), use_ema=False, strict=False, filter_fn=renew, weights_only=True
+            )
     except Exception as error:  # whatever is in the file, the message is the same
+        if "Unsupported operand" in f"{error} {error.__cause__}":
+            raise ConfigError(
+                f"backbone.weights = {path} is of a pickle protocol that torch cannot read without running it; "
+                "save its tensors again, as safetensors or with torch.save's own protocol"
+            ) from None
         if not _readable(path):
             raise ConfigError(
                 f"backbone.weights = {path} is not a file of weights: safetensors, a state_dict of torch "
@@ -212,6 +225,14 @@ def _load(model: Any, path: Path) -> None:
                 f"backbone.weights = {path} does not fit {type(model).__name__}: {what} "
                 f"{', '.join(names[:3])}{more}; check backbone.name and backbone.args"
             )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Let torch read a checkpoint without remarks, such as one on its pickle protocol; errors stay errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_finite(model: "nn.Module", path: Path) -> None:
@@ -246,7 +267,8 @@ def _readable(path: Path) -> bool:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return bool(archive.files)
-        return bool(timm.models.load_state_dict(str(path), use_ema=False, weights_only=True))
+        with _quietly():
+            return bool(timm.models.load_state_dict(str(path), use_ema=False, weights_only=True))
     except Exception:
         return False
 

@@ -43,6 +43,9 @@ GROUPS: dict[str, type] = {
 NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 """Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
 
+IN_THE_HASH = ("pretrained", "weights", "seed")
+"""Settings of a backbone that the hash of its weights stands for."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -129,7 +132,7 @@ class Experiment:
 
         dense = {
             "phase": Phase.dense,
-            "backbone": _without(self.backbone, "pretrained", "weights", "seed"),
+            "backbone": {k: v for k, v in self.backbone.to_json().items() if k not in IN_THE_HASH},
             "dataset": self._training_part(),
             "method": self.method_node(),
             "optim": self._optim_part(Phase.dense),

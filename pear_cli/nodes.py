@@ -1,10 +1,11 @@
 """The settings of an experiment: frozen dataclasses, each validated once."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pear_cli.choices import (
+    BatchNorm,
     Criterion,
     Effect,
     KnowledgeKind,
@@ -49,6 +50,7 @@ class Backbone:
         mean, std: channel statistics that `dataset.normalization=backbone` uses, in [0, 1] pixel units;
             null takes those that timm states for the model.
         args: further arguments of `timm.create_model`, such as `img_size`, `depth`, `embed_dim`.
+        batch_norm: whether the running statistics of BatchNorms stay, or follow the batches of training.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Backbone:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     args: dict[str, Any]
+    batch_norm: BatchNorm = BatchNorm.frozen
 
     def __post_init__(self) -> None:
         require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
@@ -79,6 +82,11 @@ class Backbone:
         require(self.std is None or min(self.std) > 0, "backbone.std", self.std, "three numbers above 0")
         if (self.mean is None) != (self.std is None):
             raise ConfigError("backbone.mean and backbone.std go together; set both, or neither")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings by name; without `batch_norm` where it is frozen: older keys and models have none."""
+        later = {"batch_norm": self.batch_norm.value} if self.batch_norm is not BatchNorm.frozen else {}
+        return {name: value for name, value in asdict(self).items() if name != "batch_norm"} | later
 
 
 OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
@@ -109,9 +117,8 @@ class Score:
     batch_size: int
 
     def __post_init__(self) -> None:
-        require(
-            self.batches is None or self.batches >= 1, "score.batches", self.batches, "at least 1, or null"
-        )
+        batches = 1 if self.batches is None else self.batches
+        require(batches >= 1, "score.batches", self.batches, "at least 1, or null")
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "at least 1")
         if self.view is not View.adapter and (self.unit, self.criterion) != (Unit.head, Criterion.taylor):
             raise ConfigError(

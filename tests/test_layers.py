@@ -23,7 +23,7 @@ LAYERS = [
     {"batches"},
     {"data", "adapters"},
     {"sites", "channels", "widths"},
-    {"backbone"},
+    {"backbone", "batch_norm"},
     {"pretrained"},
 ]
 LEAVES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pear_cli import accounting, engine, progress
+from pear_cli import accounting, batch_norm, engine, progress
 from pear_cli import model as models
 from pear_cli.choices import OptimizerState, Phase, Schedule, Select
 from pear_cli.description import Description
@@ -37,7 +37,9 @@ def train(job: Job) -> Result:
     run = Resumable(job.workspace / "training.safetensors")
     run.resume(model, trainer)
     if not run.history:
-        models.adaptation(model).check_called_by(model, models.input_size(model))
+        size, optim = models.input_size(model), experiment.optim
+        models.adaptation(model).check_called_by(model, size)
+        batch_norm.check_batches(model, size, len(trainer.train), optim.batch_size)
     seconds = 0.0
     with progress.ticker(job.step.name, len(epochs)) as ticker:
         for epoch in epochs[len(run.history) :]:
