@@ -205,8 +205,8 @@ def _load(model: Any, path: Path) -> None:
     except Exception as error:  # whatever is in the file, the message is the same
         if "Unsupported operand" in f"{error} {error.__cause__}":
             raise ConfigError(
-                f"backbone.weights = {path} is of a pickle protocol that torch cannot read without running it; "
-                "save its tensors again, as safetensors or with torch.save's own protocol"
+                f"backbone.weights = {path} is of a pickle protocol that torch cannot read unless it runs "
+                "what is in the file; save the tensors again, as safetensors or by torch.save's own protocol"
             ) from None
         if not _readable(path):
             raise ConfigError(

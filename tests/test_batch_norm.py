@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from pear_cli import api, batch_norm, engine
 from pear_cli import backbone as backbones
 from pear_cli import model as models
 from pear_cli.adapters.linear import LinearProbe
+from pear_cli.adapters.sppara import SPPaRA
 from pear_cli.audit.base import Verdict
 from pear_cli.audit.perform import audit
 from pear_cli.choices import BatchNorm
@@ -21,6 +22,7 @@ from pear_cli.experiment import Experiment
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
 from pear_cli.hydra_app import composed
+from pear_cli.merging import merge, settle_biases
 from pear_cli.nodes import Backbone
 from pear_cli.report.lineage import Lineage
 from pear_cli.report.protocol import notes
@@ -28,7 +30,7 @@ from pear_cli.stages.base import load_model
 from pear_cli.stages.perform import perform_all
 from pear_cli.widths import Side
 
-THIN = {"channels": [8, 8, 12, 16], "layers": [1, 1, 1, 1], "img_size": 32}
+THIN = {"channels": [8, 8, 12, 16], "layers": [1, 1, 1, 1], "zero_init_last": False, "img_size": 32}
 RESNET = Backbone("resnet18", False, None, 0, 0.0, (0.5,) * 3, (0.5,) * 3, THIN, BatchNorm.train)
 SPLORA = ("method=splora", "method.rank=2", "method.slots=[conv1,conv2,downsample]", "prune.scope=slot")
 FULL = ("method=full", "score=channel", "prune.scope=slot")
@@ -149,8 +151,6 @@ def test_pruning_keeps_the_statistics_of_the_channels_that_are_left(run):
 
 
 def test_logits_after_pruning_are_those_of_zeroed_channels(run):
-    from pear_cli.merging import merge
-
     _, _, made = run
     (wide, _), (narrow, described) = (load_model(made[name]) for name in ("train", "checkpoint"))
     zeroed = merge(wide)
@@ -183,8 +183,23 @@ def test_an_exported_file_and_a_merged_one_have_them(run, tmp_path):
         made["eval"].manifest["metrics"]["accuracy"]
     )
     merged.export(made["train"].path, tmp_path / "merged.safetensors")
-    weights, known = load_file(tmp_path / "merged.safetensors"), statistics(load_model(made["train"])[0])
-    assert same(known, {name: weights[name] for name in known})
+    (model, _), args = load_model(made["train"]), {k: v for k, v in THIN.items() if k != "img_size"}
+    alone = timm.create_model(
+        "resnet18", num_classes=10, checkpoint_path=str(tmp_path / "merged.safetensors"), **args
+    )
+    torch.testing.assert_close(models.probe(alone, 32), models.probe(model, 32), atol=1e-4, rtol=0)
+    known = statistics(model)
+    moved = {name for name in known if not torch.equal(alone.get_buffer(name), known[name])}
+    biased = bool(whole.method.slots)  # of the convolutions, which have none in timm
+    assert {name.rpartition(".")[2] for name in moved} == ({"running_mean"} if biased else set())
+
+
+def test_a_bias_that_no_norm_can_hold_is_refused():
+    vit = {"depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 32, "qkv_bias": False}
+    config = Backbone("vit_tiny_patch16_224", False, None, 0, 0.0, None, None, vit)
+    model = models.create(config, SPPaRA(lr=1.0, slots=("attn.qkv",)), 3, seed=0)
+    with pytest.raises(ConfigError, match=r"blocks.0.attn.qkv has no bias in timm, and no BatchNorm follows"):
+        settle_biases(merge(model), model)
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
