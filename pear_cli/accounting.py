@@ -20,7 +20,7 @@ def parameters(model: nn.Module) -> dict[str, int]:
     """Trained and stored parameters, each tensor once.
 
     `stored_params` counts what a task adds to the frozen backbone: adapters and what they gathered,
-    classifier and knowledge.
+    running statistics that training changed, classifier and knowledge.
     """
     trained = models.trained(model)
     head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))

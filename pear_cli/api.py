@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pear_cli.data.base import Dataset
     from pear_cli.description import Description
-    from pear_cli.nodes import Runtime
+    from pear_cli.runtime import Runtime
 
 
 def load(

@@ -1,5 +1,6 @@
 """Batches: a split of a dataset on the device, as a model reads it."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pear_cli.data import loading
 from pear_cli.data.base import Images, Normalization
 from pear_cli.data.loading import Split
 
@@ -62,6 +64,12 @@ class Batches:
             # contiguous: backward through some small convolutions of channels-last images crashes on the CPU
             x = torch.empty(pixels.shape, device=device).copy_(pixels)
             yield torch.addcmul(self.shift, x, self.scale, out=x), self.labels[index.to(device)]
+
+    def repeated(self, images: int) -> "Batches":
+        """The same split, of which `images` are read several times; each is decoded once, if they fit."""
+        again = copy.copy(self)
+        again.split = loading.repeated(self.split, images)
+        return again
 
     def in_order(self, batch_size: int, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Consecutive batches over the split, or over its first `count` images."""

@@ -190,6 +190,11 @@ def bare(model: nn.Module) -> nn.Module:
 def strip(model: nn.Module) -> None:
     """Take adapters and hooks from a model, in place."""
     del model.adaptation
+    unhook(model)
+
+
+def unhook(model: nn.Module) -> None:
+    """Take all hooks from a model, in place."""
     for module in model.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()

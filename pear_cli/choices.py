@@ -100,6 +100,13 @@ class KnowledgeKind(Enum):
     absorb = "absorb"
 
 
+class BatchNorm(Enum):
+    """Whether training updates the running statistics of a backbone's BatchNorms."""
+
+    frozen = "frozen"
+    train = "train"
+
+
 class Schedule(Enum):
     per_phase = "per_phase"
     continued = "continued"

@@ -92,6 +92,7 @@ class Description:
         }
         method = {k: list(v) if isinstance(v, tuple) else v for k, v in self.method.items()}
         changed = {
+            "backbone": self.backbone.to_json(),
             "normalization": self.normalization.value,
             "resize": self.resize.value,
             "interpolation": self.interpolation.value,

@@ -7,7 +7,7 @@ import torch
 from pear_cli import processes
 from pear_cli.choices import Precision
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Runtime
+from pear_cli.runtime import Runtime
 
 
 @dataclass(frozen=True)

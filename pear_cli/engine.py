@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pear_cli import batch_norm
 from pear_cli.batches import Batches
 from pear_cli.choices import Augment, SharedGrad
 from pear_cli.data.augment import Mixup, augmentation
@@ -209,11 +210,11 @@ class Trainer:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Let a model train: dropout and drop-path are on; the statistics of BatchNorm stay the backbone's."""
+    """Let a model train: dropout and drop-path are on; BatchNorms only where they are to learn."""
     model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    if not batch_norm.learns(model):
+        for norm in batch_norm.norms(model).values():
+            norm.eval()
 
 
 def updates_per_epoch(images: int, optim: Optim) -> int:

@@ -16,6 +16,10 @@ class DataError(PearError):
     """A dataset is missing, unreadable or not what it claims to be."""
 
 
+class AlteredFile(DataError):
+    """A file of a dataset is not the one that its publisher has."""
+
+
 class StoreError(PearError):
     """The artifact store cannot do what was asked of it."""
 

@@ -22,6 +22,7 @@ from pear_cli.config import node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
 from pear_cli.normal import normalised
+from pear_cli.runtime import Runtime
 from pear_cli.step import ORDER, Step, of_round
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ GROUPS: dict[str, type] = {
     "share": nodes.Share,
     "knowledge": nodes.Knowledge,
     "optim": nodes.Optim,
-    "runtime": nodes.Runtime,
+    "runtime": Runtime,
 }
 
 
 NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 """Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
+
+IN_THE_HASH = ("pretrained", "weights", "seed")
+"""Settings of a backbone that the hash of its weights stands for."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Experiment:
     share: nodes.Share
     knowledge: nodes.Knowledge
     optim: nodes.Optim
-    runtime: nodes.Runtime
+    runtime: Runtime
     seed: int
     select: Select
     phase: Phase | None
@@ -129,7 +133,7 @@ class Experiment:
 
         dense = {
             "phase": Phase.dense,
-            "backbone": _without(self.backbone, "pretrained", "weights", "seed"),
+            "backbone": {k: v for k, v in self.backbone.to_json().items() if k not in IN_THE_HASH},
             "dataset": self._training_part(),
             "method": self.method_node(),
             "optim": self._optim_part(Phase.dense),

@@ -55,8 +55,13 @@ def content_hashes(
     learned: Known = {}
     hashes: list[tuple[int, str]] = []
     unread: list[tuple[int, str]] = []
+    missing: list[DataError] = []
     for name in names:
-        state = _identity(root / name)
+        try:
+            state = _identity(root / name)
+        except DataError as error:
+            missing.append(error)
+            continue
         entry = remembered.get(name)
         if isinstance(entry, list) and entry[:-1] == state:
             hashes.append((state[0], str(entry[-1])))
@@ -64,6 +69,10 @@ def content_hashes(
         else:
             unread.append((len(hashes), name))
             hashes.append((0, ""))
+
+    if missing:
+        more = f"\nand {len(missing) - 1} more; pear data verify names them all" if missing[1:] else ""
+        raise DataError(f"{missing[0]}{more}")
 
     def read(number: int, name: str) -> tuple[int, int, str]:
         state = _identity(root / name)

@@ -5,10 +5,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from pear_cli import batch_norm
 from pear_cli import model as models
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.base import Adapter, Position
-from pear_cli.channels import strip
+from pear_cli.channels import strip, unhook
 from pear_cli.errors import ConfigError, MergeError
 from pear_cli.sites import heads_reader
 
@@ -44,6 +45,50 @@ def merge(model: nn.Module) -> nn.Module:
             _silence(plain, attention, heads)
     strip(plain)
     return plain
+
+
+@torch.inference_mode()
+def settle_biases(plain: nn.Module, model: nn.Module) -> None:
+    """Let BatchNorms hold the biases that merging gave to layers without any, in place.
+
+        norm(y + bias) is norm(y) with running_mean − bias
+
+    Args:
+        plain: what `merge` made; it has the parameters of timm's model then.
+        model: what it was made of.
+
+    Raises:
+        ConfigError: no BatchNorm reads what such a layer writes.
+    """
+    new = {
+        path: module
+        for path, module in plain.named_modules()
+        if getattr(module, "bias", None) is not None and getattr(model.get_submodule(path), "bias", 0) is None
+    }
+    written: dict[str, Tensor] = {}
+    follows: dict[str, nn.Module] = {}
+
+    def write(path: str, out: Tensor) -> None:
+        written[path] = out
+
+    def read(norm: nn.Module, x: Tensor) -> None:
+        follows.update({path: norm for path, out in written.items() if out is x})
+
+    for path, module in new.items():
+        module.register_forward_hook(lambda _, args, out, path=path: write(path, out))
+    for norm in batch_norm.norms(plain).values():
+        norm.register_forward_pre_hook(lambda norm, args: read(norm, args[0]))
+    size = models.input_size(plain)
+    plain.eval()(torch.zeros(1, 3, size, size, device=next(plain.parameters()).device))
+    unhook(plain)
+    for path, module in new.items():
+        if path not in follows:
+            raise ConfigError(
+                f"{path} has no bias in timm, and no BatchNorm follows that could hold what the adapter adds "
+                "to it; use the adapted model as it is, without merge"
+            )
+        follows[path].get_buffer("running_mean").sub_(module.get_parameter("bias"))
+        module.bias = None
 
 
 @torch.no_grad()

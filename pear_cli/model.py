@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli import backbone as backbones
+from pear_cli import batch_norm
 from pear_cli import knowledge as knowledges
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.method import Method
@@ -62,12 +63,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training changed, as it is stored: trained parameters, and what adapters gathered."""
+    """What training changed, as it is stored: trained parameters, and what was gathered meanwhile."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    return trained(model) | {f"adapter.{name}": t for name, t in adaptation(model).tensors().items()}
+    gathered = {f"backbone.{name}": t for name, t in batch_norm.statistics(model).items()}
+    adapters = {f"adapter.{name}": t for name, t in adaptation(model).tensors().items()}
+    return trained(model) | adapters | gathered
 
 
 def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:

@@ -1,15 +1,14 @@
 """The settings of an experiment: frozen dataclasses, each validated once."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pear_cli.choices import (
+    BatchNorm,
     Criterion,
     Effect,
     KnowledgeKind,
     OptimizerState,
-    Precision,
     PruneBy,
     Reduction,
     Schedule,
@@ -17,7 +16,6 @@ from pear_cli.choices import (
     ScoreOf,
     SharedGrad,
     ShareRule,
-    Tracker,
     Unit,
     View,
 )
@@ -29,8 +27,6 @@ def require(condition: bool, key: str, value: object, rule: str) -> None:
     if not condition:
         raise ConfigError(f"{key} = {value} is out of range: {rule}")
 
-
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 
 FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
 """Starts of timm arguments that read files or fetch them."""
@@ -50,6 +46,7 @@ class Backbone:
         mean, std: channel statistics that `dataset.normalization=backbone` uses, in [0, 1] pixel units;
             null takes those that timm states for the model.
         args: further arguments of `timm.create_model`, such as `img_size`, `depth`, `embed_dim`.
+        batch_norm: whether the running statistics of BatchNorms stay, or follow the batches of training.
     """
 
     name: str
@@ -60,6 +57,7 @@ class Backbone:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     args: dict[str, Any]
+    batch_norm: BatchNorm = BatchNorm.frozen
 
     def __post_init__(self) -> None:
         require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
@@ -80,6 +78,11 @@ class Backbone:
         require(self.std is None or min(self.std) > 0, "backbone.std", self.std, "three numbers above 0")
         if (self.mean is None) != (self.std is None):
             raise ConfigError("backbone.mean and backbone.std go together; set both, or neither")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings by name; without `batch_norm` where it is frozen: older keys and models have none."""
+        later = {"batch_norm": self.batch_norm.value} if self.batch_norm is not BatchNorm.frozen else {}
+        return {name: value for name, value in asdict(self).items() if name != "batch_norm"} | later
 
 
 OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
@@ -110,9 +113,8 @@ class Score:
     batch_size: int
 
     def __post_init__(self) -> None:
-        require(
-            self.batches is None or self.batches >= 1, "score.batches", self.batches, "at least 1, or null"
-        )
+        batches = 1 if self.batches is None else self.batches
+        require(batches >= 1, "score.batches", self.batches, "at least 1, or null")
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "at least 1")
         if self.view is not View.adapter and (self.unit, self.criterion) != (Unit.head, Criterion.taylor):
             raise ConfigError(
@@ -263,37 +265,3 @@ class Optim:
     def shared_epochs(self) -> int:
         """Epochs of the adaptation after sharing."""
         return self.epochs - self.dense_epochs if self.schedule is Schedule.continued else self.adapt_epochs
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how fast; nothing here but `precision` enters a key.
-
-    Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; whether it is there is known when it is used.
-        precision: of the forward pass; adapters and optimizer stay in float32.
-        threads: CPU threads, at least 1; null takes torch's own choice.
-        workers: processes that decode ahead where decoded images are not kept (`dataset.cache=none`), at
-            least 0; 0 takes threads.
-        store: folder of the artifacts; a relative one counts from where pear was started.
-        processes: that train together, at least 1; null: as many as `accelerate launch` has started, or 1.
-        tracker: who else is told the metrics of every epoch.
-    """
-
-    device: str
-    precision: Precision
-    threads: int | None
-    workers: int
-    store: str
-    processes: int | None
-    tracker: Tracker
-
-    def __post_init__(self) -> None:
-        if not DEVICE.fullmatch(self.device):
-            raise ConfigError(
-                f'runtime.device = "{self.device}" is unknown; use auto, cpu, cuda, cuda:N or mps'
-            )
-        require(self.threads is None or self.threads >= 1, "runtime.threads", self.threads, "at least 1")
-        require(self.workers >= 0, "runtime.workers", self.workers, "at least 0")
-        known = self.processes is None or self.processes >= 1
-        require(known, "runtime.processes", self.processes, "at least 1")

@@ -60,12 +60,26 @@ def normalised(experiment: "Experiment") -> "Experiment":
         epochs = experiment.optim.epochs + experiment.optim.adapt_epochs
         changes["optim"] = dataclasses.replace(experiment.optim, epochs=epochs, adapt_epochs=0)
     result = dataclasses.replace(experiment, **changes)
+    _check_pruning(result)
     if experiment.prunes:
         from pear_cli.knowledge import check
 
         _check_unit(result)
         check(result.knowledge, result.share.rule, result.method)
     return result
+
+
+def _check_pruning(experiment: "Experiment") -> None:
+    """Refuse ways of pruning that the scored units have not, also where a method has no units at all."""
+    unit, prune = experiment.score.unit, experiment.prune
+    if prune.effect is not Effect.adapter and unit is not Unit.head:
+        raise ConfigError(
+            f"prune.effect = {prune.effect.value} is of attention heads; it needs score.unit=head"
+        )
+    for name in ("steps", "round_to"):
+        value = getattr(prune, name)
+        if value != 1 and unit is not Unit.channel:
+            raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
 
 
 def _check_unit(experiment: "Experiment") -> None:
@@ -79,14 +93,6 @@ def _check_unit(experiment: "Experiment") -> None:
         )
     if unit is Unit.head and not set(experiment.method.slots) & set(HEADED):
         raise ConfigError(f"score.unit = head needs one of the method.slots {', '.join(HEADED)}")
-    if experiment.prune.effect is not Effect.adapter and unit is not Unit.head:
-        raise ConfigError(
-            f"prune.effect = {experiment.prune.effect.value} is of attention heads; it needs score.unit=head"
-        )
-    for name in ("steps", "round_to"):
-        value = getattr(experiment.prune, name)
-        if value != 1 and unit is not Unit.channel:
-            raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
     shared = experiment.share.rule is not ShareRule.none, experiment.knowledge.kind is not KnowledgeKind.none
     if unit is not Unit.adapter and any(shared):
         found = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pear_cli.description import Description
     from pear_cli.engine import Device
-    from pear_cli.nodes import Runtime
+    from pear_cli.runtime import Runtime
 
 BATCH = 32
 

@@ -99,6 +99,14 @@ def _late(title: str, total: int) -> Iterator[Ticker]:
         yield _Late(total, title, opened)
 
 
+def size(count: float) -> str:
+    """A number of bytes for a reader: 812 B, 104 KiB, 3.3 MiB."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while abs(count) >= 1024 and units[1:]:
+        count, units = count / 1024, units[1:]
+    return f"{count:.0f} {units[0]}" if units[0] == "B" or abs(count) >= 100 else f"{count:.1f} {units[0]}"
+
+
 def say(text: str) -> None:
     """One line on stderr."""
     if not is_quiet():

@@ -52,7 +52,7 @@ def choose(importance: Importance, config: Prune) -> Pruned:
     gone = _rounded(ranked, gone, config.round_to)
     pruned = tuple(unit.name for unit in ranked if unit.name in gone)
     stays = tuple(
-        f"{unit.name} stays: it is the most important of its group, which would lose all"
+        f"{unit.called} stays: it is the most important of its group, which would lose all"
         for unit in importance.units
         if unit.name in protected
     )
@@ -66,7 +66,7 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
     groups: dict[tuple[str, int, int], list[str]] = {}
     for unit in ranked:
         groups.setdefault(unit.group, []).append(unit.name)
-    heads = {unit.group for unit in ranked if unit.slot == "attn.qkv"}
+    heads = {unit.group for unit in ranked if unit.is_head}
     for group, names in groups.items():
         kept = len(names) - len(gone.intersection(names))
         if group not in heads and kept < len(names):
@@ -77,7 +77,7 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
 
 def _too_narrow(importance: Importance, config: Prune) -> tuple[str, ...]:
     """A note where layers have fewer channels than the number of which a multiple is kept."""
-    units = [unit for unit in importance.units if unit.slot != "attn.qkv"]
+    units = [unit for unit in importance.units if not unit.is_head]
     sizes = Counter(unit.group for unit in units)
     narrow = {unit.name.rpartition(".channels.")[0] for unit in units if sizes[unit.group] < config.round_to}
     if not narrow or not config.ratio:

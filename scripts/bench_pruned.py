@@ -17,8 +17,9 @@ from pear_cli.adapters.splora import SPLoRA
 from pear_cli.channels import Group, bare, groups
 from pear_cli.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.masking import Mask
-from pear_cli.nodes import Backbone, Prune, Runtime
+from pear_cli.nodes import Backbone, Prune
 from pear_cli.pruning import choose
+from pear_cli.runtime import Runtime
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import channels
 from pear_cli.widths import Widths

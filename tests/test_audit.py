@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from pear_cli import backbone as backbones
 from pear_cli import merging
 from pear_cli import model as models
 from pear_cli.adapters.adapted import Adaptation
@@ -18,6 +19,7 @@ from pear_cli.audit.perform import ROWS, audit
 from pear_cli.config import config_dir
 from pear_cli.experiment import Experiment
 from pear_cli.hydra_app import composed
+from pear_cli.nodes import Backbone
 from pear_cli.report.checks import print_checks
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -299,3 +301,23 @@ def test_the_table_fits_the_terminal():
     lines = screen.getvalue().splitlines()
     assert max(map(len, lines)) <= 70
     assert len(lines) > 2 * len(rows)
+
+
+RESNET = ("backbone=timm", "backbone.name=test_resnet", "backbone.args.img_size=64", "method=sppara")
+CONVS = "method.slots=[conv2]"
+
+
+def test_norms_that_random_weights_start_at_zero_hide_nothing():
+    found = audited(*RESNET, CONVS, "backbone.pretrained=false")
+    assert not failed(found)
+    assert found["gradients"].meaning.endswith("layer3.0.bn3.weight and 1 more are not zero")
+    assert found["merged"].value > 0
+
+
+def test_norms_of_trained_weights_that_are_zero_are_found(tmp_path):
+    model = backbones.build(Backbone("test_resnet", False, None, 0, 0.0, None, None, {}), 10)
+    torch.save({n: t for n, t in model.state_dict().items() if "fc" not in n}, tmp_path / "weights.pth")
+    words = ("backbone.pretrained=false", f"backbone.weights={tmp_path / 'weights.pth'}")
+    found = audited(*RESNET, CONVS, *words)
+    assert "gradients" in failed(found)
+    assert "what is frozen multiplies it by zero" in found["gradients"].meaning

@@ -312,3 +312,15 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_file({name: t for name, t in tensors.items() if not name.startswith("head.")}, path)
     with pytest.raises(ConfigError, match=r"is damaged: blocks\.0\.norm1\.weight has values that are not"):
         backbones.build(tiny(path), 2)
+
+
+def test_torch_files_of_other_pickle_protocols_load_or_are_refused_without_a_remark(tmp_path, recwarn):
+    weights = {n: t for n, t in backbones.build(tiny(), 2).state_dict().items() if "head" not in n}
+    for protocol in (2, 3, 4, 5):
+        torch.save(weights, tmp_path / f"{protocol}.pth", pickle_protocol=protocol)
+    for protocol in (2, 3):
+        backbones.build(tiny(tmp_path / f"{protocol}.pth"), 2)
+    for protocol in (4, 5):
+        with pytest.raises(ConfigError, match=r"is of a pickle protocol that .*; save the tensors again"):
+            backbones.build(tiny(tmp_path / f"{protocol}.pth"), 2)
+    assert not recwarn.list

@@ -15,7 +15,8 @@ from pear_cli import engine
 from pear_cli.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad, Tracker
 from pear_cli.data.base import Images, Normalization
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Optim, Runtime
+from pear_cli.nodes import Optim
+from pear_cli.runtime import Runtime
 
 OPTIM = Optim(
     epochs=4,

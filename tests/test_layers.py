@@ -25,6 +25,7 @@ LAYERS = [
     {"data", "adapters"},
     {"sites", "channels", "widths"},
     {"backbone"},
+    {"batch_norm", "weightfile"},
     {"pretrained"},
 ]
 LEAVES = {
@@ -41,6 +42,7 @@ LEAVES = {
     "hashes",
     "parallel",
     "processes",
+    "runtime",
     "housekeeping",
     "progress",
     "step",
@@ -56,7 +58,7 @@ ROOMS = {
     "omegaconf": {"hydra_app", "jobs", "config", "experiment"},
     "rich": {"cli", "report", "progress"},
     "accelerate": {"hydra_app", "processes", "tracking"},
-    "timm": {"backbone", "pretrained", "sites", "data"},
+    "timm": {"backbone", "pretrained", "sites", "data", "weightfile"},
     "torchvision": {"data"},
     "jinja2": {"report"},
     "vl_convert": {"report"},

@@ -173,3 +173,11 @@ def test_rounding_leaves_multiples_or_whole_layers(multiple: int, ratio: float) 
     for layer, size in enumerate((30, 12)):
         kept = sum(unit.block == layer and unit.name not in gone for unit in found.units)
         assert kept == size or kept % multiple == 0
+
+
+def test_an_attention_head_that_stays_is_called_a_head() -> None:
+    name = "blocks.0.attn.qkv.channels.{}"
+    units = tuple(ScoredUnit(name.format(i), 0, "attn.qkv", (name, 2, 0), 1) for i in range(2))
+    found = choose(Importance("taylor", units, (1.0, 2.0), 1, None, {}), by_count(0.9))
+    assert found.units == ("blocks.0.attn.qkv.channels.0",)
+    assert found.notes[0].startswith("blocks.0.attn.qkv.heads.1 stays: it is the most important")

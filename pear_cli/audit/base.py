@@ -58,6 +58,7 @@ class Subject:
         kept: the knowledge of pruned adapters, encoded.
         images: (B, 3, H, W).
         noise: source of all that is random.
+        stirred: frozen parameters that random weights start at zero, and that are noise here.
     """
 
     experiment: Experiment
@@ -66,6 +67,7 @@ class Subject:
     kept: Mapping[str, Tensor]
     images: Tensor
     noise: torch.Generator
+    stirred: tuple[str, ...] = ()
 
     @property
     def adaptation(self) -> Adaptation:

@@ -28,7 +28,8 @@ def audit(experiment: Experiment) -> Iterator[tuple[str, Finding]]:
 
     Images, the classifier and the importance of the units are noise, always the same: no data is read, and
     the zero classifier that training starts from would hide everything. So would adapters at the identity:
-    after the first checks, trained tensors of zeros have other values.
+    after the first checks, trained tensors of zeros have other values, and so have frozen scales of zeros
+    where the backbone's weights are random.
 
     Yields:
         Each check's name and finding, in order. One that raises an error has failed.
@@ -42,11 +43,30 @@ def audit(experiment: Experiment) -> Iterator[tuple[str, Finding]]:
     for tensor in models.trained(subject.model).values():
         if not tensor.any():
             tensor.data.copy_(subject.noise_like(tensor))
+    if backbones.is_random(experiment.backbone):
+        _stir(subject)
     yield from _findings(subject, AT_WORK)
     pruned = _tried(prune, subject)
     yield "pruned", pruned
     if pruned.verdict is Verdict.ok:
         yield from ((f"pruned: {name}", finding) for name, finding in _findings(subject, AT_WORK))
+
+
+def _stir(subject: Subject) -> None:
+    """Give noise to frozen scales that random weights start at zero, such as a residual branch's last norm.
+
+    They would hide what adapters behind them do. Zeros of trained weights stay: those hide it for good.
+    """
+    own = {id(parameter) for parameter in models.adaptation(subject.model).parameters()}
+    zero = {
+        name: parameter
+        for name, parameter in subject.model.named_parameters()
+        if parameter.ndim < 2 and not name.endswith("bias") and id(parameter) not in own
+        if not parameter.requires_grad and not parameter.any()
+    }
+    for parameter in zero.values():
+        parameter.data.copy_(subject.noise_like(parameter))
+    subject.stirred = tuple(zero)
 
 
 def new(experiment: Experiment) -> Subject:

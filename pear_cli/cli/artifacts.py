@@ -205,7 +205,7 @@ def predict(
     """
     from pear_cli import predict as prediction
     from pear_cli.choices import Precision, Tracker
-    from pear_cli.nodes import Runtime
+    from pear_cli.runtime import Runtime
 
     runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
     place = _store(store)

@@ -71,11 +71,15 @@ def prepare(overrides: Overrides = None, config_dir: Further = None, as_json: Li
     pear data prepare dataset=cifar100
     pear data prepare dataset=vtab dataset.task=dtd dataset.root=vtab-1k
     """
-    from pear_cli.data import inventory
+    from pear_cli.data import findings, inventory
+    from pear_cli.errors import DataError
 
     dataset = _dataset(overrides, config_dir)
     with stdout_to_stderr():
-        found = inventory.survey(dataset)
+        try:
+            found = inventory.survey(dataset)
+        except DataError as error:
+            raise findings.all_at_once(dataset, error) from None
     with until_closed():
         if as_json:
             typer.echo(json.dumps(inventory.to_json(dataset, found)))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,10 @@ from pear_cli import parallel
 from pear_cli.data.base import Dataset, Records
 from pear_cli.data.condition import Problem
 from pear_cli.data.folder import Files
-from pear_cli.errors import DataError
+from pear_cli.data.parts import Parted
+from pear_cli.errors import AlteredFile, DataError
+
+NAMED = 20  # things that are wrong, in one error
 
 Seen = dict[bytes, tuple[str, str]]  # content of a picture: its split and name
 
@@ -33,6 +37,8 @@ class Findings:
         for split in ("train800", "val200", "test", "train800val200"):
             try:
                 records, problems = dataset.examine(split)
+            except AlteredFile:  # `compare` names every such file
+                continue
             except DataError as error:
                 note(_missing(split, error))
                 continue
@@ -42,7 +48,7 @@ class Findings:
             if split == "train800val200":  # the two others, unless a list of its own has further ones
                 rows = range(0) if not isinstance(records, Files) else rows
                 self.parts.append((split, records, [row for row in rows if records.name(row) not in names]))
-                for problem in _without_images(dataset, records, bool(found)):
+                for problem in self._without_images(dataset, records, bool(found)):
                     note(problem)
             else:
                 self.parts.append((split, records, list(rows)))
@@ -52,10 +58,37 @@ class Findings:
                 note(problem)
         self.listed = list(found.values())
 
+    def _without_images(self, dataset: Dataset, training: Records, noted: bool) -> Iterator[Problem]:
+        """The classes that no training image has, and those of the others that no test image has."""
+        try:
+            classes = dataset.classes()
+        except DataError as error:
+            if not noted:  # else it may follow from what is
+                yield _missing("train800val200", error)
+            return
+        tested = next((records for split, records, _ in self.parts if split == "test"), None)
+        counts = [
+            np.bincount(records.labels[records.labels >= 0], minlength=len(classes))
+            for records in (training, tested or training)
+        ]
+        for label, name in enumerate(classes):
+            if not counts[0][label]:
+                yield Problem("class", "train800val200", name, "no training image has this class")
+            elif not counts[1][label]:
+                yield Problem("class", "test", name, "no test image has this class, which training has")
+
     @property
     def images(self) -> int:
         """How many images are decoded."""
         return sum(len(rows) for _, _, rows in self.parts)
+
+    def absent(self) -> Iterator[Problem]:
+        """The files of images that are not there, known without decoding any."""
+        for split, records, rows in self.parts:
+            if isinstance(records, Files):
+                for name in (records.names[row] for row in rows):
+                    if not (records.folder / name).is_file():
+                        yield Problem("missing", split, name, "there is no such file")
 
     def decoded(self, step: Callable[[], None]) -> Iterator[Problem]:
         """Decode every image; what is wrong with it, or that another split has the same picture.
@@ -79,6 +112,23 @@ class Findings:
             seen |= own
 
 
+def all_at_once(dataset: Dataset, error: DataError) -> DataError:
+    """The error that names all that is wrong with a dataset, in place of one that names the first thing.
+
+    Nothing is downloaded or decoded for it.
+    """
+    if isinstance(dataset, Parted):
+        dataset = replace(dataset, download=False)
+    findings = Findings(dataset)
+    problems = [problem for problem in (*findings.listed, *findings.absent()) if problem.name]
+    if len(problems) < 2:
+        return error
+    lines = [f"{problem.name}: {problem.message}" for problem in problems[:NAMED]]
+    if problems[NAMED:]:
+        lines.append(f"and {len(problems) - NAMED} more; pear data verify names them all")
+    return DataError("\n".join([f"{len(problems)} things are wrong with {dataset.name}", *lines]))
+
+
 def _decoder(split: str, records: Records) -> Callable[[int], bytes | Problem]:
     def decode(row: int) -> bytes | Problem:
         try:
@@ -90,20 +140,6 @@ def _decoder(split: str, records: Records) -> Callable[[int], bytes | Problem]:
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
     return decode
-
-
-def _without_images(dataset: Dataset, records: Records, noted: bool) -> Iterator[Problem]:
-    """The classes that no training image has."""
-    try:
-        classes = dataset.classes()
-    except DataError as error:
-        if not noted:  # else it may follow from what is
-            yield _missing("train800val200", error)
-        return
-    counts = np.bincount(records.labels[records.labels >= 0], minlength=len(classes))
-    for label, name in enumerate(classes):
-        if not counts[label]:
-            yield Problem("class", "train800val200", name, "no training image has this class")
 
 
 def _missing(split: str, error: DataError) -> Problem:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,7 +69,7 @@ def load(dataset: Dataset, split: str, preparation: Preparation, workers: int = 
     if caching is Caching.ram:
         return held(records, preparation, dataset.classes())
     if dataset.cache is Caching.auto:
-        progress.say(f"{split} takes {size / 1e9:.0f} GB decoded: it is decoded again in every epoch")
+        progress.say(f"{split} takes {progress.size(size)} decoded: it is decoded again in every epoch")
     return Streamed(records, preparation, workers)
 
 
@@ -176,6 +176,37 @@ class Streamed:
             line = str(error).splitlines()[0]
             where = f"at one of: {names}" if names else "between images"
             raise DataError(f"a process that decodes images died {where} ({line})") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """A streamed split that keeps the batches that it has decoded, for those who ask for them again.
+
+    Args:
+        kept: the images of a batch by its indices.
+    """
+
+    split: Streamed
+    kept: dict[bytes, Pixels] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Labels:
+        return self.split.labels
+
+    def read(self, indices: Iterable[Indices]) -> Iterator[Pixels]:
+        wanted = [(index.tobytes(), index) for index in indices]
+        fresh = self.split.read({name: index for name, index in wanted if name not in self.kept}.values())
+        for name, _ in wanted:
+            if name not in self.kept:
+                self.kept[name] = next(fresh)
+            yield self.kept[name]
+
+
+def repeated(split: Split, images: int) -> Split:
+    """The split, `images` of which are read several times: streamed ones are decoded once, if they fit."""
+    if isinstance(split, Streamed) and images * 3 * split.preparation.size**2 <= MEMORY_SHARE * _memory():
+        return Repeated(split)
+    return split
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,7 +133,7 @@ def _build(place: Path, records: Records, preparation: Preparation) -> None:
     sums = np.zeros(len(records), dtype=np.uint32)
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place.parent)
-    progress.say(f"{len(records)} decoded images go to {place} ({len(records) * row / 1e6:.0f} MB)")
+    progress.say(f"{len(records)} decoded images go to {place} ({progress.size(len(records) * row)})")
     handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:

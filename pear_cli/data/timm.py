@@ -105,11 +105,12 @@ class Timm(RowDataset):
             with self._patiently(), contextlib.redirect_stdout(sys.stderr):
                 source = create_dataset(self.name, root, split=part, download=self.download, **self.args)
         except (*BROKEN, AssertionError, LookupError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". You can use ")[0]
             where = f" in {root}" if root else ""
+            remedy = "the network" if self.download else "what lies there, or set dataset.download=true"
             raise DataError(
                 f"{self.name}, part {part}, cannot be opened by timm{where}: {reason or 'nothing there'}\n"
-                "check dataset.name, dataset.root and the network"
+                f"check dataset.name, dataset.root and {remedy}"
             ) from None
         whole = root is not None and getattr(getattr(source, "reader", None), "root", None) == root
         if whole and self._kind not in PACKAGES and len(self.part_names) > 1:

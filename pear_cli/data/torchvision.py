@@ -1,7 +1,6 @@
 """Datasets that torchvision knows and downloads."""
 
 import contextlib
-import hashlib
 import http.client
 import inspect
 import lzma
@@ -11,7 +10,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +22,14 @@ from PIL import Image
 from pear_cli import hashes, progress
 from pear_cli.data import places
 from pear_cli.data.base import Labels, Records, digest
+from pear_cli.data.checksums import altered, stated
 from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.fetch import ARCHIVES, fetch
 from pear_cli.data.folder import Files
 from pear_cli.data.parts import Parted
 from pear_cli.data.pictures import to_rgb
 from pear_cli.data.published import PUBLISHED, Published
-from pear_cli.errors import ConfigError, DataError, near
+from pear_cli.errors import AlteredFile, ConfigError, DataError, near
 
 BROKEN = (
     OSError,
@@ -99,19 +99,16 @@ class Torchvision(Parted):
         return Files(self.folder(), sorted(zip(names, labels.tolist(), strict=True)))
 
     def compare(self) -> list[Problem]:
-        problems = []
-        for part in self.part_names:
-            found, published = len(self.part(part)), self._published.images.get(part)
-            if published not in (found, None):
-                message = f"{found} images, where {published} are published"
-                problems.append(Problem("count", part, f"{self.dataset} ({part})", message))
-        for archive in self._published.archives:
-            place = self.folder() / archive.place
-            if archive.md5 and place.is_file() and _md5(place) != archive.md5:
-                message = (
-                    f"its MD5 is not {archive.md5}, which is published; download it again from {archive.url}"
-                )
-                problems.append(Problem("checksum", "", archive.place, message))
+        problems = [
+            Problem("checksum", "", file.place, f"{file}; remove it, and it is downloaded again")
+            for file in altered(self.folder(), self._checksums)
+        ]
+        with contextlib.suppress(DataError):  # what is not there has no number
+            for part in self.part_names:
+                found, published = len(self.part(part)), self._published.images.get(part)
+                if published not in (found, None):
+                    message = f"{found} images, where {published} are published"
+                    problems.append(Problem("count", part, f"{self.dataset} ({part})", message))
         return problems
 
     def folder(self) -> Path:
@@ -127,6 +124,10 @@ class Torchvision(Parted):
     @cached_property
     def _places(self) -> tuple[Path, ...]:
         return tuple(self.folder() / name for name in self._published.files) or (self.folder(),)
+
+    @cached_property
+    def _checksums(self) -> Mapping[str, str]:
+        return stated(_class(self.dataset), self._published)
 
     def _files(self) -> list[str]:
         """Paths of the dataset's files below the root, sorted, without archives."""
@@ -164,6 +165,7 @@ class Torchvision(Parted):
         except ImportError as error:
             raise DataError(f"{self.dataset} needs a package: {error}") from None
         except BROKEN as error:
+            self._check_unaltered()
             if not self.download:
                 raise DataError(self._unavailable(error)) from None
         try:
@@ -212,6 +214,16 @@ class Torchvision(Parted):
             raise ConfigError(f"{self.dataset} has no part {part!r}; parts: {', '.join(options)}{remedy}")
         return {"train": part == "train"} if "train" in parameters else {}
 
+    def _check_unaltered(self) -> None:
+        """Raise AlteredFile where the dataset is not complete for a file that is not the published one."""
+        own = {place: md5 for place, md5 in self._checksums.items() if not place.endswith(ARCHIVES)}
+        found = list(altered(self.folder(), own))
+        if found:
+            more = f" and {len(found) - 1} more; pear data verify names them all" if found[1:] else ""
+            then = "it is downloaded again" if self.download else "put the published one there"
+            path = self.folder() / found[0].place
+            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}\nremove it, and {then}")
+
     def _unavailable(self, error: Exception) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". You can use ")[0]
         expected = ", ".join(self._published.files) or "its unpacked archive"
@@ -240,11 +252,6 @@ class Source(Records):
             return to_rgb(image)
         except BROKEN as error:
             raise DataError(f"{self.name(index)} cannot be read: {error}; replace the file") from None
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _class(name: str) -> Any:

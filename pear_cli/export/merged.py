@@ -72,6 +72,7 @@ def export(
             "widths; export it without --merge"
         )
     plain = merging.merge(model)
+    merging.settle_biases(plain, model)
     error = merging.error(model, plain)
     # A tensor that two names share is written twice: timm asks for every name.
     state = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}

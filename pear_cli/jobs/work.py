@@ -1,5 +1,6 @@
 """What each command does with an experiment: stages performed or checks made, and the record of them."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +40,21 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
         _warn(experiment)
         if command == "run" and not experiment.prunes:
             method = type(experiment.method).__name__
-            progress.say(f"{method} has no adapters: {experiment.dense_epochs} epochs of training, then eval")
+            epochs, unused = experiment.dense_epochs, _without_effect(experiment)
+            progress.say(f"{method} has no adapters: {epochs} epochs of training, then eval{unused}")
         for name in steps:
             between()
             outcome = perform(name, experiment, store, output())
         return _record(outcome) | _objective(experiment.plan[name], store)
 
     return work
+
+
+def _without_effect(experiment: "Experiment") -> str:
+    """What was asked of scoring and pruning all the same, in words; empty where nothing was."""
+    of_pruning = re.compile(r"[+~]*(score|prune|share|knowledge)[.=]")
+    asked = [word for word in experiment.overrides if of_pruning.match(word)]
+    return f"; without effect: {' '.join(asked)}" if asked else ""
 
 
 def _warn(experiment: "Experiment") -> None:

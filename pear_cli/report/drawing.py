@@ -13,6 +13,8 @@ GAP = 2
 SITE = re.compile(r"(?P<path>.*)\.(?P<slot>attn\.\w+|mlp(?:\.\w+)?|\w+\.\d+)")
 
 PART = re.compile(r"\.(?:heads|ranks|channels|blocks)\.\d+$")
+HEADS = ".qkv.channels."
+"""In the name of an attention head that goes with channels."""
 
 Owners = Mapping[str, str | None]
 
@@ -127,7 +129,11 @@ class Channels:
 
     @property
     def title(self) -> str:
-        return "blocks" if ".blocks." in self.names[0].rpartition(".")[0][-9:] else "channels"
+        if ".blocks." in self.names[0].rpartition(".")[0][-9:]:
+            return "blocks"
+        heads = [HEADS in name for name in self.names]
+        kinds = (["channels"] if not all(heads) else []) + (["attention heads"] if any(heads) else [])
+        return " and ".join(kinds)
 
     def lines(self, width: int) -> list[Text]:
         """Draw into `width` cells: what is left of what there was."""
@@ -135,7 +141,7 @@ class Channels:
         gone = Counter(PART.sub("", name) for name in self.pruned)
         places = place(total)
         cells = {places[at]: Text(f"{count - gone[at]}/{count}") for at, count in total.items()}
-        note = "left, of all" if self.title == "blocks" else "left, of all; an attention counts its heads"
+        note = "left, of all; an attention counts its heads" if "heads" in self.title else "left, of all"
         return [*grid(cells, width), Text(note, "dim")]
 
 

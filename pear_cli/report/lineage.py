@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pear_cli.choices import BatchNorm
 from pear_cli.store import Artifact
 
 Find = Callable[[str, str], Artifact | None]
@@ -88,8 +89,11 @@ class Lineage:
         """The config with dotted names, and `method` and `dataset` as a table has them.
 
         A method goes by the name of the file of its formula, a dataset of several tasks by name and task.
+        What keys leave out where it has its first value is there all the same.
         """
         flat = dict(_flat(self.config))
+        if "backbone.name" in flat:
+            flat.setdefault("backbone.batch_norm", BatchNorm.frozen.value)
         method = self.config.get("method")
         target = method.get("_target_") if isinstance(method, dict) else None
         if isinstance(target, str):

@@ -19,6 +19,7 @@ SETTINGS = (
     "backbone.name",
     "backbone.mean",
     "backbone.std",
+    "backbone.batch_norm",
 )
 ARGS = "backbone.args."
 """Begins the settings of the architecture, all of which are of the protocol."""

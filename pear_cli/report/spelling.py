@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pear_cli import progress
 from pear_cli.report.interval import mean_and_interval
 from pear_cli.streams import printable as printable
 
@@ -26,12 +27,12 @@ def number(x: float | None) -> str:
 
 def count(n: float | None) -> str:
     """A number of parameters: 812, 26.1k, 85.8M."""
-    return "" if n is None else _scaled(n, 1000, ("", "k", "M", "G"))
+    return "" if n is None else _scaled(n)
 
 
 def size(n: float | None) -> str:
     """A size on disk: 812 B, 104 KiB, 3.3 MiB."""
-    return "" if n is None else _scaled(n, 1024, (" B", " KiB", " MiB", " GiB"))
+    return "" if n is None else progress.size(n)
 
 
 def duration(seconds: float | None) -> str:
@@ -54,9 +55,9 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean:.2f} ± {100 * spread:.2f} (n={len(values)})"
 
 
-def _scaled(n: float, base: int, units: tuple[str, ...]) -> str:
-    power = 0
-    while abs(n) >= base and power < len(units) - 1:
-        n, power = n / base, power + 1
+def _scaled(n: float) -> str:
+    power, units = 0, ("", "k", "M", "G")
+    while abs(n) >= 1000 and power < len(units) - 1:
+        n, power = n / 1000, power + 1
     digits = f"{n:.0f}" if power == 0 or abs(n) >= 100 else f"{n:.1f}"
     return digits + units[power]

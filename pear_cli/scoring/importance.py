@@ -16,7 +16,8 @@ class ScoredUnit:
 
     Args:
         name: of an adapter, its home site; of an attention head, `<attention>.heads.<index>`; of a rank-1
-            component, `<site>.ranks.<index>`.
+            component, `<site>.ranks.<index>`; of a channel, `<module>.channels.<index>`, and of a whole head
+            that goes with channels, `<attention>.qkv.channels.<index>`.
         block: index of the block, counted from the input.
         slot: the kind of site; `attn` for heads.
         group: the units that can stand in for each other; of adapters, the compatibility group
@@ -29,6 +30,16 @@ class ScoredUnit:
     slot: str
     group: Group
     parameters: int
+
+    @property
+    def is_head(self) -> bool:
+        """Whether what is scored with channels is a whole attention head."""
+        return self.slot == "attn.qkv" and ".channels." in self.name
+
+    @property
+    def called(self) -> str:
+        """The name for a reader, to whom a head is no channel."""
+        return self.name.replace(".channels.", ".heads.") if self.is_head else self.name
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def calibration(split: Batches, config: Score) -> Calibration:
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(0, "calibration")))
     images = None if config.batches is None else config.batches * config.batch_size
     chosen = torch.split(order[:images], config.batch_size)
-    return lambda: split.each(chosen)
+    again = split.repeated(len(order[:images]))
+    return lambda: again.each(chosen)
 
 
 def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:
@@ -92,7 +93,8 @@ def measure_layers(
     found = terms(Probe(plain.eval(), [], batches, config, where, seed), of)
     units = tuple(unit for layer in of for unit in layer.units)
     scores = reduce(found, config.criterion, config.reduction)
-    bad = [unit.name for unit, score in zip(units, scores.tolist(), strict=True) if not math.isfinite(score)]
+    named = zip((unit.called for unit in units), scores.tolist(), strict=True)
+    bad = [name for name, score in named if not math.isfinite(score)]
     if bad:
         raise TrainingError(f"the {config.criterion.value} score of {bad[0]} is not finite; {REMEDY}")
     return Importance(

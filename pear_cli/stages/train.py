@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pear_cli import accounting, engine, processes, progress
+from pear_cli import accounting, batch_norm, engine, processes, progress
 from pear_cli import model as models
-from pear_cli.choices import OptimizerState, Phase, Schedule, Select
+from pear_cli.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
 from pear_cli.description import Description
 from pear_cli.engine import Trainer
 from pear_cli.errors import ConfigError, StoreError
@@ -38,7 +38,9 @@ def train(job: Job) -> Result:
         run = Resumable(job.workspace / "training.safetensors")
         run.resume(model, trainer)
         if not run.history:
-            models.adaptation(model).check_called_by(model, models.input_size(model))
+            size, optim = models.input_size(model), experiment.optim
+            models.adaptation(model).check_called_by(model, size)
+            batch_norm.check_batches(model, size, len(trainer.train), optim.batch_size)
         for epoch, record in enumerate(run.history):
             tracker.log(record, epoch + 1)
         if team.size > 1:
@@ -102,18 +104,23 @@ def begin(task: Task, team: Team) -> tuple[nn.Module, Description, Trainer]:
 
 
 def check_team(experiment: Experiment, team: Team) -> None:
-    """Refuse a number of processes that is not that of the job, and a method that cannot share a batch."""
+    """Refuse a number of processes that is not that of the job, and what cannot share a batch."""
     wanted, method = experiment.runtime.processes, experiment.method
     if wanted is not None and wanted != team.size:
         raise ConfigError(
             f"runtime.processes = {wanted}, but this pear was started as {team.size}: all jobs of a sweep "
             "have the same number, and with accelerate launch it is that of --num_processes"
         )
-    if team.size > 1 and method.mixes_images:
-        raise ConfigError(
-            f"{type(method).__name__} averages over each batch in training, and {team.size} processes see a "
-            "part of it each; use runtime.processes=1, or method.monoscale=true"
-        )
+    mixes = {
+        type(method).__name__: (method.mixes_images, "method.monoscale=true"),
+        "BatchNorm": (experiment.backbone.batch_norm is BatchNorm.train, "backbone.batch_norm=frozen"),
+    }
+    for name, (mixing, otherwise) in mixes.items():
+        if team.size > 1 and mixing:
+            raise ConfigError(
+                f"{name} averages over each batch in training, and {team.size} processes see a part of it "
+                f"each; use runtime.processes=1, or {otherwise}"
+            )
 
 
 def _dense_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:

@@ -64,10 +64,15 @@ def test_a_cache_that_cannot_be_written_is_no_error(files, monkeypatch, tmp_path
 
 
 def test_a_missing_file_is_named(files):
-    with pytest.raises(DataError, match=r"file .*lost is missing"):
+    with pytest.raises(DataError, match=r"file .*lost is missing$"):
         hashes.content_hashes(files, ["a", "lost"])
 
 
 def test_the_cache_lies_in_the_home_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("PEAR_CACHE")
     assert hashes.folder().parts[-2:] == (".cache", "pear")
+
+
+def test_files_that_are_missing_are_counted(files):
+    with pytest.raises(DataError, match=r"lost is missing\nand 1 more; pear data verify names them all"):
+        hashes.content_hashes(files, ["a", "lost", "b", "gone"])

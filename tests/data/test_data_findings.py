@@ -9,9 +9,10 @@ from PIL import Image
 
 from pear_cli.data import inventory
 from pear_cli.data.bundled import Bundled
-from pear_cli.data.findings import Findings
+from pear_cli.data.findings import Findings, all_at_once
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.vtab import Vtab
+from pear_cli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 
@@ -143,7 +144,7 @@ def test_images_that_only_the_whole_training_list_has_are_decoded_too(tmp_path):
         (task / f"{name}.txt").write_text("\n".join(chosen))
     (task / "train800val200.txt").write_text("\n".join([*lines[:2], lines[3]]))
     problems = found(Vtab("vtab", root=str(tmp_path), task="tiny"))
-    assert list(problems) == [("unreadable", "train800val200", "images/3.png")]
+    assert list(problems) == [("class", "test", "1"), ("unreadable", "train800val200", "images/3.png")]
 
 
 def test_a_dataset_that_is_not_there_is_one_finding_a_split(tmp_path):
@@ -163,3 +164,33 @@ def test_a_survey_is_remembered_until_a_file_changes(photos):
     picture(photos / "train" / "cat" / "new.png")
     assert inventory.known(dataset) is None
     assert inventory.known(folder(photos / "nowhere")) is None
+
+
+def test_a_class_of_training_without_test_images_is_named(photos):
+    for number in range(3):
+        picture(photos / "train" / "emu" / f"{number}.png")
+    problems = found(folder(photos))
+    assert problems == {("class", "test", "emu"): "no test image has this class, which training has"}
+
+
+def test_one_error_has_all_that_lists_and_files_lack(photos):
+    for name in ("train/ant", "test/dogs"):
+        (photos / name).mkdir()
+    (photos / "test" / "cat" / "gone.png").symlink_to(photos / "nowhere.png")
+    first = DataError("the first")
+    said = str(all_at_once(folder(photos), first)).splitlines()
+    assert said[0] == "4 things are wrong with photos"
+    assert [line.partition(": ")[0] for line in said[1:]] == [
+        "train/ant", "test/dogs", "ant", "test/cat/gone.png",
+    ]  # fmt: skip
+    assert all_at_once(folder(photos / "nowhere"), first) is first
+
+
+def test_an_error_names_twenty_things_and_counts_the_others(tmp_path):
+    task = tmp_path / "tiny"
+    picture(task / "images" / "0.png")
+    (task / "train800val200.txt").write_text("\n".join(f"images/{i}.png {i % 2}" for i in range(31)))
+    (task / "test.txt").write_text("images/0.png 0\nimages/0.png 1")
+    said = str(all_at_once(Vtab("vtab", root=str(tmp_path), task="tiny"), DataError("x"))).splitlines()
+    assert len(said) == 22
+    assert said[-1] == "and 11 more; pear data verify names them all"

@@ -220,3 +220,26 @@ def test_an_image_too_thin_to_crop_is_named():
     records = Drawn(np.zeros((1, 1, 9000, 3), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(DataError, match=r"^image image 0: 9000×1 is too long and thin to crop"):
         loading.held(records, Preparation(224, Resize.crop, 0.875), ("a", "b"))
+
+
+def test_what_is_read_again_and_again_is_decoded_once_where_it_fits(photos, monkeypatch):
+    calls, decode = [], loading.prepared
+    monkeypatch.setattr(loading, "prepared", lambda *of: calls.append(of[1]) or decode(*of))
+    streamed = Batches(
+        loading.load(replace(photos, cache=Caching.none), "train800", TO), HALF, torch.device("cpu")
+    )
+    chosen = torch.split(torch.randperm(6, generator=torch.Generator().manual_seed(0)), 4)
+    again = streamed.repeated(6)
+    first, second = ([x for x, _ in again.each(chosen)] for _ in range(2))
+    assert sorted(calls) == list(range(6))
+    assert all(map(torch.equal, first, second))
+    assert all(map(torch.equal, first, [x for x, _ in streamed.each(chosen)]))
+    monkeypatch.setattr(loading, "_memory", lambda: 4 * 6 * 3 * 8 * 8 - 1)
+    assert streamed.repeated(6).split is streamed.split
+    assert streamed.repeated(5).split is not streamed.split
+
+
+def test_sizes_are_told_in_units_that_fit(photos, said):
+    loading.load(replace(photos, cache=Caching.disk), "train800", TO)
+    assert said[-1].endswith("(1.7 KiB)")  # 9 images of 8 × 8
+    assert [progress.size(n) for n in (0, 1023, 5 * 2**20, 3e9)] == ["0 B", "1023 B", "5.0 MiB", "2.8 GiB"]

@@ -1,14 +1,17 @@
 """torchvision's datasets, with a small one standing in for those that need a download."""
 
+import hashlib
 import socket
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pear_cli.data.findings import Findings
 from pear_cli.data.torchvision import Torchvision
-from pear_cli.errors import ConfigError, DataError
+from pear_cli.errors import AlteredFile, ConfigError, DataError
 
 datasets = pytest.importorskip("torchvision.datasets")
 
@@ -125,3 +128,54 @@ def test_what_torchvision_lacks_is_named(tmp_path):
     with pytest.raises(ConfigError, match="train_images = 1 is wrong"):
         dataset(tmp_path, train_images=1)
     assert "torchvision" in sys.modules
+
+
+CONTENT, WRONG = b"content", hashlib.md5(b"damaged").hexdigest()
+STATED = hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """The folder of a dataset whose files torchvision knows by their MD5, as CIFAR's; one is damaged."""
+    lists = {"base_folder": "batches", "train_list": [["data", STATED]], "test_list": [["more", STATED]]}
+
+    def complete(self, root, train=True, download=False):
+        folder = Path(root) / "batches"
+        if any((folder / name).read_bytes() != CONTENT for name in ("data", "more")):
+            raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
+        self.targets = [0, 1] * 5
+
+    monkeypatch.setattr(datasets, "Tiny", type("Tiny", (Tiny,), {**lists, "__init__": complete}))
+    folder = tmp_path / "data" / "batches"
+    folder.mkdir(parents=True)
+    (folder / "data").write_bytes(b"damaged")
+    (folder / "more").write_bytes(CONTENT)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("download", "remedy"),
+    [(True, "remove it, and it is downloaded again"), (False, "remove it, and put the published one there")],
+)
+def test_a_file_that_is_not_the_published_one_is_named_and_left_alone(tmp_path, listed, download, remedy):
+    with pytest.raises(AlteredFile) as said:
+        dataset(tmp_path, download=download).classes()
+    assert str(said.value) == (
+        f"{listed / 'data'} is not the published file: its MD5 is {WRONG}, {STATED} is published\n{remedy}"
+    )
+    assert (listed / "data").read_bytes() == b"damaged"
+    (listed / "data").write_bytes(CONTENT)
+    assert dataset(tmp_path, download=download).classes() == ("cat", "dog")
+
+
+def test_verifying_finds_the_file_and_no_missing_dataset(tmp_path, listed):
+    (problem,) = Findings(dataset(tmp_path)).listed
+    assert (problem.kind, problem.name) == ("checksum", "batches/data")
+    assert problem.message.startswith(f"its MD5 is {WRONG}, {STATED} is published; remove it")
+
+
+def test_the_files_of_cifar_are_known_by_torchvision_and_those_of_others_by_their_publishers():
+    stated = Torchvision("cifar10", dataset="CIFAR10")._checksums
+    assert len([name for name in stated if name.startswith("cifar-10-batches-py/")]) == 7
+    assert "train_32x32.mat" in Torchvision("svhn", dataset="SVHN")._checksums
+    assert "flowers-102/setid.mat" in Torchvision("flowers102", dataset="Flowers102")._checksums

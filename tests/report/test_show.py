@@ -164,3 +164,12 @@ def test_without_unicode_the_drawing_is_ascii(fake):
     text = file.buffer.getvalue().decode("ascii")
     assert "> 1" in text
     assert "# 1.00 x2" in text
+
+
+def test_heads_among_channels_are_called_heads():
+    heads = tuple(f"blocks.0.attn.qkv.channels.{i}" for i in range(3))
+    mixed = Channels((*heads, "blocks.0.mlp.fc1.channels.0"))
+    assert mixed.title == "channels and attention heads"
+    assert mixed.lines(80)[-1].plain == "left, of all; an attention counts its heads"
+    assert Channels(heads).title == "attention heads"
+    assert Channels(("layer1.0.conv1.channels.0",)).lines(80)[-1].plain == "left, of all"

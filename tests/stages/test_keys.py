@@ -189,3 +189,12 @@ def test_a_wrong_config_is_an_error_that_names_the_key(make, changes, message):
     with pytest.raises((ConfigError, DataError)) as error:
         make(**changes)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("setting", ["steps", "round_to"])
+def test_ways_of_pruning_are_refused_where_a_method_prunes_nothing(make, setting):
+    full = {"_target_": "pear_cli.adapters.full.FullFineTuning", "lr": 0.01, "slots": []}
+    changes = {"method": full, f"prune__{setting}": 2}
+    with pytest.raises(ConfigError, match=f"prune.{setting} = 2 is of channels; it needs score.unit=channel"):
+        make(**changes)
+    make(**changes, score__unit="channel", share__rule="none", knowledge__kind="none")

@@ -1,0 +1,113 @@
+"""Files of a backbone's weights: read without running what is in them, and checked against the model."""
+
+import functools
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(model: Any, path: Path) -> None:
+    """Load a timm checkpoint into a model without classifier; the classifier of the file is left out.
+
+    What timm does to weights of its own is done here too: tensors of older versions get the names of today,
+    and position embeddings are resampled to `img_size` and `patch_size`.
+
+    Raises:
+        ConfigError: it is no file of weights, of another model, or has values that are not finite.
+    """
+    import timm.models
+
+    if path.suffix.lower() == ".npz":
+        _check_blocks(model, path)
+    renew = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if renew is not None and "adapt_layer_scale" in inspect.signature(renew).parameters:
+        renew = functools.partial(renew, adapt_layer_scale=True)  # DeiT III calls them gamma_1, gamma_2
+    try:
+        with _quietly():
+            keys = timm.models.load_checkpoint(
+                model, str(path), use_ema=False, strict=False, filter_fn=renew, weights_only=True
+            )
+    except Exception as error:  # whatever is in the file, the message is the same
+        if "Unsupported operand" in f"{error} {error.__cause__}":
+            raise ConfigError(
+                f"backbone.weights = {path} is of a pickle protocol that torch reads only by running what "
+                "is in it (a pickled model is refused); save its tensors as safetensors, or with torch.save"
+            ) from None
+        if not _readable(path):
+            raise ConfigError(
+                f"backbone.weights = {path} is not a file of weights: safetensors, a state_dict of torch "
+                "(a pickled model is refused: it could run anything), or .npz of a ViT in JAX"
+            ) from None
+        line = next(iter(reversed(str(error).strip().splitlines())), type(error).__name__).strip()
+        raise ConfigError(f"backbone.weights = {path} does not load into this backbone: {line}") from None
+    if keys is not None:  # None is an .npz of JAX, where timm itself asks for every tensor
+        _check_complete(keys, model, path)
+    _check_finite(model, path)
+
+
+def _check_complete(keys: Any, model: Any, path: Path) -> None:
+    """Raise ConfigError where the file lacks a tensor, or has one too many."""
+    unknown = [name for name in keys.unexpected_keys if not name.startswith(("head", "fc.", "classifier"))]
+    for names, what in ((keys.missing_keys, "it lacks"), (unknown, "it has the unknown")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ConfigError(
+                f"backbone.weights = {path} does not fit {type(model).__name__}: {what} "
+                f"{', '.join(names[:3])}{more}; check backbone.name and backbone.args"
+            )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Let torch read a checkpoint without remarks, such as one on its pickle protocol; errors stay errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _check_finite(model: "nn.Module", path: Path) -> None:
+    """Raise ConfigError for weights that would make every logit nan."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ConfigError(f"backbone.weights = {path} is damaged: {name} has values that are not finite")
+
+
+def _check_blocks(model: Any, path: Path) -> None:
+    """Raise ConfigError where a file of JAX has another number of blocks: timm would pass over the rest."""
+    import numpy as np
+
+    with suppress(OSError, ValueError), np.load(path, allow_pickle=False) as archive:
+        found = {block[1] for name in archive.files if (block := re.search(r"encoderblock_(\d+)/", name))}
+        blocks = len(getattr(model, "blocks", found))
+        if found and len(found) != blocks:
+            raise ConfigError(
+                f"backbone.weights = {path} does not fit {type(model).__name__}: it has {len(found)} blocks, "
+                f"not {blocks}; check backbone.name and backbone.args"
+            )
+
+
+def _readable(path: Path) -> bool:
+    """Whether there are named tensors in a file, for whatever model."""
+    import numpy as np
+    import timm.models
+
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return bool(archive.files)
+        with _quietly():
+            return bool(timm.models.load_state_dict(str(path), use_ema=False, weights_only=True))
+    except Exception:
+        return False
