@@ -162,3 +162,19 @@ def test_verify_ends_at_once_when_it_is_interrupted(photos):
         process.wait(20)
         assert process.returncode == 130
         assert time.monotonic() - start < 10
+
+
+def test_prepare_names_all_that_is_wrong_at_once(pear, photos):
+    (photos / "train" / "ant").mkdir()
+    (photos / "test" / "cat" / "gone.png").symlink_to(photos / "nowhere.png")
+    said = pear("data", "prepare", *of(photos))
+    assert (said.code, said.out) == (1, "")
+    assert "3 things are wrong with imagefolder\n" in said.err
+    assert all(f"\n{name}: " in said.err for name in ("train/ant", "ant", "test/cat/gone.png"))
+
+
+def test_a_run_says_which_settings_of_pruning_have_no_effect(pear, quiet):
+    flags = ("--config-dir", str(Path(__file__).parent / "configs"), "backbone=tiny", "optim.epochs=1")
+    said = pear("run", *quiet, *flags, "method=linear", "prune.ratio=0.75", "knowledge=int8", "seed=1")
+    assert said.code == 0
+    assert "then eval; without effect: prune.ratio=0.75 knowledge=int8\n" in said.err
