@@ -321,6 +321,6 @@ def test_torch_files_of_other_pickle_protocols_load_or_are_refused_without_a_rem
     for protocol in (2, 3):
         backbones.build(tiny(tmp_path / f"{protocol}.pth"), 2)
     for protocol in (4, 5):
-        with pytest.raises(ConfigError, match="is of a pickle protocol .*; save its tensors as safetensors"):
+        with pytest.raises(ConfigError, match="is of a pickle protocol that torch reads only by running"):
             backbones.build(tiny(tmp_path / f"{protocol}.pth"), 2)
     assert not recwarn.list
