@@ -1,7 +1,7 @@
 """Training and evaluation loops; they write no files."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,14 @@ from pear_cli.choices import Augment, Precision, SharedGrad
 from pear_cli.data.augment import Mixup, augmentation
 from pear_cli.errors import ConfigError, TrainingError
 from pear_cli.nodes import Optim, Runtime
+
+Measured = Callable[[], dict[str, float]]
+Watch = Callable[[int, Measured], None]
+"""Told after every update or batch: how many images were seen, and what they came to, if asked."""
+
+
+def unwatched(seen: int, measured: Measured) -> None:
+    """The watch that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,12 @@ class Trainer:
     def updates_per_epoch(self) -> int:
         return updates_per_epoch(len(self.train), self.optim)
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int, watch: Watch = unwatched) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy, and the last learning rate.
+
+        Args:
+            epoch: its number, from 0.
+            watch: told after every update; it does nothing to the result.
 
         Raises:
             TrainingError: a loss that is not finite; parameters are left as the last good update made them.
@@ -127,7 +139,11 @@ class Trainer:
         batches = self.train.each(indices, augmentation(self.augment, self._of("augment", epoch)))
         mix = Mixup(self.optim.mixup, self._of("mixup", epoch))
         loss_sum, hits = torch.zeros((), device=self.where.device), torch.zeros((), device=self.where.device)
-        lr = 0.0
+        lr, seen = 0.0, 0
+
+        def measured() -> dict[str, float]:
+            return {"train_loss": loss_sum.item() / seen, "train_accuracy": hits.item() / seen}
+
         for update in range(self.updates_per_epoch):
             lr = self.schedule.lr(epoch * self.updates_per_epoch + update)
             for group in self.optimizer.param_groups:
@@ -149,8 +165,9 @@ class Trainer:
                 loss_sum += loss.detach() * len(y)
                 hits += (logits.argmax(-1) == y).sum()
             self._step()
-        seen = len(order)
-        return {"train_loss": loss_sum.item() / seen, "train_accuracy": hits.item() / seen, "lr": lr}
+            seen += images
+            watch(seen, measured)
+        return {**measured(), "lr": lr}
 
     def _loss(self, logits: Tensor, y: Tensor, weight: float) -> Tensor:
         """Cross-entropy with the labels, and with those of the images that were mixed in."""
@@ -246,11 +263,22 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, split: Batches, where: Device, batch_size: int = 256) -> Evaluation:
-    """Run `model` in eval mode over a split, in order."""
+def evaluate(
+    model: nn.Module, split: Batches, where: Device, batch_size: int = 256, watch: Watch = unwatched
+) -> Evaluation:
+    """Run `model` in eval mode over a split, in order; `watch` is told after every batch."""
     model.eval()
-    logits = []
-    for x, _ in split.in_order(batch_size):
+    logits: list[Tensor] = []
+    seen, hits = 0, torch.zeros((), dtype=torch.int64, device=where.device)
+
+    def measured() -> dict[str, float]:
+        return {"accuracy": hits.item() / seen}
+
+    for x, y in split.in_order(batch_size):
         with where.autocast():
-            logits.append(model(x).float().cpu())
+            found = model(x).float()
+        logits.append(found.cpu())
+        hits += (found.argmax(-1) == y).sum()
+        seen += len(y)
+        watch(seen, measured)
     return Evaluation(torch.cat(logits), split.labels.cpu())

@@ -167,9 +167,9 @@ def progress_of(sweep: Sweep) -> Progress:
         records = [record for record in records if record["overrides"] == jobs.get(record["job"])]
     failed = sum("error" in record for record in records)
     done = sum("error" not in record and _is_there(record) for record in records)
-    locks = [path for path in folder.glob(f"*/**/{LOCK}") if _is_locked(path)]
+    locks = [path for path in folder.glob(f"*/**/{LOCK}") if is_locked(path)]
     missing = None if sweep.size is None else max(0, sweep.size - done - failed - len(locks))
-    active = bool(locks) or _is_locked(folder / LOCK)
+    active = bool(locks) or is_locked(folder / LOCK)
     began = active or any(folder.glob("*/**/.hydra"))
     return Progress(done, failed, len(locks), missing, active, began)
 
@@ -211,7 +211,8 @@ def _is_there(record: dict[str, Any]) -> bool:
     return "stage" not in record or Path(record["artifact"], MANIFEST).is_file()
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file of a sweep or a job; writes nothing."""
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,7 +3,8 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,15 +39,22 @@ def train(job: Job) -> Result:
     run.resume(model, trainer)
     if not run.history:
         models.adaptation(model).check_called_by(model, models.input_size(model))
-    seconds = 0.0
-    with progress.ticker(job.step.name, len(epochs)) as ticker:
+    seconds, images = 0.0, len(trainer.train)
+    with (
+        progress.ticker(job.step.name, len(epochs), done=run.resumed_at, images=images) as ticker,
+        _told(job.step.name, run, len(epochs)),
+    ):
+
+        def watch(seen: int, measured: engine.Measured) -> None:
+            ticker.within(seen / images, lambda: _note(measured()).replace(" train ", " "))
+
         for epoch in epochs[len(run.history) :]:
-            with accounting.Stopwatch() as watch:
-                record = trainer.epoch(epoch)
+            with accounting.Stopwatch() as stopwatch:
+                record = trainer.epoch(epoch, watch)
             if watched is not None:
                 result = engine.evaluate(model, watched, job.device)
                 record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
-            seconds += watch.seconds
+            seconds += stopwatch.seconds
             run.add(record, model, trainer, held_out)
             ticker.step(_note(record), to=len(run.history))
 
@@ -135,6 +143,17 @@ def _note(record: Mapping[str, float]) -> str:
         f"{n.partition('_')[0]} {value:.3f}" for n, value in record.items() if n.endswith("_accuracy")
     ]
     return " ".join([f"loss {record['train_loss']:.3f} accuracy", *accuracies])
+
+
+@contextmanager
+def _told(name: str, run: "Resumable", epochs: int) -> Iterator[None]:
+    """Let an interruption say which epochs are kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if run.history:
+            stop.add_note(f"{name} up to epoch {len(run.history)} of {epochs}")
+        raise
 
 
 @dataclass
