@@ -1,6 +1,7 @@
 """Columns of text that fit the width of the terminal, and stay whole where there is none."""
 
 import functools
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,8 +134,9 @@ def console(file: TextIO | None = None) -> Console:
 
 
 def width_of(target: Console) -> int | None:
-    """Cells across a terminal; None for a file or a pipe, where lines stay whole."""
-    return target.width if target.is_terminal else None
+    """Cells across a terminal; None for a file or a pipe, where lines stay whole, in colour or not."""
+    coloured_file = "FORCE_COLOR" in os.environ and not target.file.isatty()
+    return target.width if target.is_terminal and not coloured_file else None
 
 
 def write(target: Console, lines: Iterable[Text]) -> None:

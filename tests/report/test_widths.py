@@ -198,3 +198,11 @@ def test_colours_are_readable_on_a_light_and_on_a_dark_ground():
         light = luminance(xterm[name])
         assert 1.05 / (light + 0.05) >= 3
         assert (light + 0.05) / 0.05 >= 3
+
+
+def test_force_color_cuts_nothing_in_a_file(fake, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO()
+    table.print_listing(listed(fake), layout.console(file))
+    assert LONG in file.getvalue()
+    assert "not shown at this width" not in file.getvalue()
