@@ -1,5 +1,6 @@
 """What a sweep has still to do: its stages, each once, and about how long they take."""
 
+import threading
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -52,10 +53,15 @@ class Outlook:
         self.there = len(stages) - len(self.missing)
         self.seconds: dict[Path, float | None] = estimates(self.missing)
         self.expected = self.spent = 0.0
+        self._one = threading.Lock()  # the board asks in a thread of its own
         self.since = self.asked = time.monotonic()
 
     def look(self, ended: AbstractSet[int]) -> None:
         """Leave out the stages that are there by now, and those of jobs that have ended all the same."""
+        with self._one:
+            self._look(ended)
+
+    def _look(self, ended: AbstractSet[int]) -> None:
         now = time.monotonic()
         left = [
             stage
@@ -77,7 +83,8 @@ class Outlook:
         Args:
             together: how many jobs work side by side.
         """
-        times = [self.seconds[stage.folder] for stage in self.missing]
+        with self._one:
+            times = [self.seconds[stage.folder] for stage in self.missing]
         known = [seconds for seconds in times if seconds is not None]
         if not self.stages or len(known) < len(times):
             return None

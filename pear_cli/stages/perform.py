@@ -85,7 +85,7 @@ def _alone(step: Step, store: Store) -> Iterator[None]:
             progress.say(f"{step.name}: {message}")
 
     def tell() -> str:
-        return "".join(waited[:1])
+        return "waiting for another process that computes it" if waited else ""
 
     with ExitStack() as locked:
         with progress.doing(step.name, tell):
