@@ -2,9 +2,9 @@
 
     python scripts/bench_live.py [--repeats 50] [--batch 16] [--depth 12]
 
-Prints what the drawings alone take, medians, and the median of the differences between neighbours. CPU time is that of all threads of the
-process: it does not depend on what else the machine does, and all of the display's is counted, though most of
-it passes while another core trains.
+Prints what the drawings alone take, then medians, and the median of the differences between neighbours. CPU
+time is that of all threads of the process: all of the display's is counted, though most of it passes while
+another core trains.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from pear_cli.config import node, presets_of
 from pear_cli.data.base import Images
 from pear_cli.engine import Trainer
 from pear_cli.nodes import Backbone, Optim
-from pear_cli.progress.board import RATE
+from pear_cli.progress.board import RATE, Board
+from pear_cli.progress.rows import Doing, Ticker
 
 UPDATES = 30
 DRAWINGS = 500
@@ -59,13 +60,15 @@ def main() -> None:
 
 def _drawing() -> float:
     """CPU seconds of drawing two lines."""
-    with progress.doing("run", lambda: "stage 1 of 6", stays=True), progress.ticker("train", 10) as row:
-        row.step("loss 0.231 accuracy 0.934")
-        with Live(progress.board, console=progress.console, auto_refresh=False, transient=True) as drawn:
-            start = time.process_time()
-            for _ in range(DRAWINGS):
-                drawn.refresh()
-            return (time.process_time() - start) / DRAWINGS
+    row = Ticker("train", 10, print, live=True, images=1000)
+    row.step("loss 0.231 accuracy 0.934")
+    board = Board(progress.console)
+    board.rows = [Doing("run", lambda: "stage 1 of 6", time.monotonic(), True), row]
+    with Live(board, console=progress.console, auto_refresh=False, transient=True) as drawn:
+        start = time.process_time()
+        for _ in range(DRAWINGS):
+            drawn.refresh()
+        return (time.process_time() - start) / DRAWINGS
 
 
 def _update(trainer: Trainer, epoch: int, live: bool) -> float:

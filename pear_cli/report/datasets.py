@@ -22,7 +22,7 @@ def print_datasets(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         columns.append(Column(split, counts, right=True, rank=1))
     columns += [
         Column("fingerprint", [_fingerprint(row) for row in rows], rank=2),
-        Column("place", [spelling.printable(_place(row)) for row in rows], words="wrap"),
+        Column("place", [spelling.printable(_place(row)) for row in rows], words="cut"),
     ]
     layout.write(console, layout.table(columns, layout.width_of(console)))
 
