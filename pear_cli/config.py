@@ -163,6 +163,25 @@ def _target(path: str, base: type, key: str) -> type:
     return cls
 
 
+def presets_of(group: str) -> dict[str, dict[str, Any]]:
+    """The presets of a group of ours by name, each with what it takes over from others of its group."""
+    from omegaconf import OmegaConf
+
+    found: dict[str, dict[str, Any]] = {}
+
+    def settings(name: str) -> dict[str, Any]:
+        if name not in found:
+            body: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / group / f"{name}.yaml"))
+            below = [d for d in body.pop("defaults", ()) if isinstance(d, str) and d != "_self_"]
+            merged = {key: value for d in below for key, value in settings(d.partition("@")[0]).items()}
+            found[name] = merged | (body[group] if isinstance(body.get(group), dict) else body)
+        return found[name]
+
+    for path in sorted((config_dir() / group).glob("*.yaml")):
+        settings(path.stem)
+    return found
+
+
 def config_dir() -> Path:
     """The folder of the config groups: conf/ beside the package in a source tree, inside it in a wheel."""
     package = Path(__file__).resolve().parent

@@ -1,7 +1,7 @@
 """Training and evaluation loops; they write no files."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,14 @@ from pear_cli.errors import TrainingError
 from pear_cli.nodes import Optim
 from pear_cli.noise import Noise
 from pear_cli.processes import Part, Team
+
+Measured = Callable[[], dict[str, float]]
+Watch = Callable[[int, Measured], None]
+"""Told after every update or batch: how many images were seen, and what they came to, if asked."""
+
+
+def unwatched(seen: int, measured: Measured) -> None:
+    """The watch that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,12 @@ class Trainer:
     def updates_per_epoch(self) -> int:
         return updates_per_epoch(len(self.train), self.optim)
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int, watch: Watch = unwatched) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy, and the last learning rate.
+
+        Args:
+            epoch: its number, from 0.
+            watch: told after every update; it does nothing to the result.
 
         Raises:
             TrainingError: a loss that is not finite; parameters are left as the last good update made them.
@@ -97,25 +109,32 @@ class Trainer:
         parts = [self.team.part(len(index)) for index in indices]
         batches = zip(parts, self._batches(indices, parts, epoch), strict=True)
         mix = Mixup(self.optim.mixup, self._of("mixup", epoch))
-        seen = torch.zeros(2, device=self.where.device)  # sum of losses, hits
-        lr = 0.0
+        sums = torch.zeros(2, device=self.where.device)  # of losses, hits
+        lr, seen, own = 0.0, 0, 0
+
+        def measured() -> dict[str, float]:
+            loss, hits = sums.tolist()
+            return {"train_loss": loss / max(own, 1), "train_accuracy": hits / max(own, 1)}
+
         for update in range(self.updates_per_epoch):
             lr = self.schedule.lr(epoch * self.updates_per_epoch + update)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            accumulated = indices[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
-            images, failure = sum(len(index) for index in accumulated), None
+            taken = parts[update * self.optim.accumulate : (update + 1) * self.optim.accumulate]
+            images, failure = sum(part.whole for part in taken), None
             try:
-                for _ in accumulated:
+                for _ in taken:
                     part, (x, y) = next(batches)
-                    seen += self._backward(part, x, y, mix, images, f"epoch {epoch + 1}, update {update + 1}")
+                    sums += self._backward(part, x, y, mix, images, f"epoch {epoch + 1}, update {update + 1}")
             except Exception as error:
                 failure = error
             self.team.add_gradients(list(self.trained.values()), failure)
             self._step()
-        self.team.add(seen)
-        loss, accuracy = (total / len(order) for total in seen.tolist())
-        return {"train_loss": loss, "train_accuracy": accuracy, "lr": lr}
+            seen, own = seen + images, own + sum(part.counted for part in taken)
+            watch(seen, measured)
+        self.team.add(sums)
+        own = len(order)
+        return {**measured(), "lr": lr}
 
     def _batches(
         self, indices: Sequence[Tensor], parts: Sequence[Part], epoch: int
@@ -258,11 +277,22 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, split: Batches, where: Device, batch_size: int = 256) -> Evaluation:
-    """Run `model` in eval mode over a split, in order."""
+def evaluate(
+    model: nn.Module, split: Batches, where: Device, batch_size: int = 256, watch: Watch = unwatched
+) -> Evaluation:
+    """Run `model` in eval mode over a split, in order; `watch` is told after every batch."""
     model.eval()
-    logits = []
-    for x, _ in split.in_order(batch_size):
+    logits: list[Tensor] = []
+    seen, hits = 0, torch.zeros((), dtype=torch.int64, device=where.device)
+
+    def measured() -> dict[str, float]:
+        return {"accuracy": hits.item() / seen}
+
+    for x, y in split.in_order(batch_size):
         with where.autocast():
-            logits.append(model(x).float().cpu())
+            found = model(x).float()
+        logits.append(found.cpu())
+        hits += (found.argmax(-1) == y).sum()
+        seen += len(y)
+        watch(seen, measured)
     return Evaluation(torch.cat(logits), split.labels.cpu())

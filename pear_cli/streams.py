@@ -1,12 +1,28 @@
 """What becomes of stdout and stderr: only results on one, on the other nothing that is not wanted."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import IO
+
+ASCII = str.maketrans(
+    {"━": "#", "░": ".", "▒": ":", "▓": "=", "█": "#", "→": ">", "·": ".", "×": "x", "±": "~", "…": "."}
+    | {"–": "-", "−": "-", "τ": "tau", "Δ": "delta ", "≠": "!=", "≥": ">=", "≤": "<="}
+)
+"""What stands for the letters of tables and drawings where there is only ASCII."""
 
 QUIET = "PEAR_QUIET"
 """Set to 1 in the environment, which reaches the processes of a launcher too, only errors are told."""
+
+
+PARENT = "PEAR_PARENT"
+"""In the environment, the process that shows a sweep whose jobs may run in others; those write to `LOG`."""
+
+LOG = "stderr.log"
+"""In a job's output folder: what it said, where it ran in another process."""
 
 
 def printable(text: str) -> str:
@@ -17,6 +33,16 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of several lines."""
     return "\n".join(map(printable, text.splitlines()))
+
+
+def this_process() -> str:
+    """A name of this process that no other one has, on whatever machine."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_elsewhere() -> bool:
+    """Whether another process shows what this one does."""
+    return os.environ.get(PARENT, this_process()) != this_process()
 
 
 @contextmanager
@@ -32,6 +58,39 @@ def stdout_to_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextmanager
+def stderr_to(path: Path) -> Iterator[None]:
+    """Append all that is written to stderr to a file, also by other libraries and child processes."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def writable(text: str, encoding: str) -> str:
+    """The text, with ASCII in place of shades and arrows where the encoding lacks one of its letters."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def terminal_encoding(stream: IO[str], encoding: str) -> str:
+    """The encoding of a stream; of a terminal that the locale C or POSIX was asked for, ASCII.
+
+    Python writes UTF-8 in that locale, and sets LC_CTYPE so; what was asked for is in the other variables.
+    """
+    asked = os.environ.get("LC_ALL") or os.environ.get("LANG")
+    return "ascii" if asked in ("C", "POSIX") and stream.isatty() else encoding
 
 
 @contextmanager

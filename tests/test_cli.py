@@ -217,8 +217,9 @@ def test_quiet_leaves_nothing_on_stderr_but_errors(pear):
 
 def test_a_single_run_ends_with_its_share_map_and_its_table_on_stderr(pear, quiet):
     said = pear("run", *quiet, *FLAGS, *TINY)
-    share_map, table = said.err.index("block attn.q"), said.err.index("accuracy %")
-    assert share_map < table
+    parts = ("stage ", "eval ", "stages: 6 computed in", "block attn.q", "model ", "sharing saves")
+    places = [said.err.index(f"\n{part}") for part in parts]
+    assert places == sorted(places)
     assert "block" not in said.out
     again = pear("run", *quiet, *FLAGS, *TINY, "-m", "seed=0")
     assert "accuracy %" in again.err

@@ -267,3 +267,41 @@ def test_a_mistake_of_ours_says_how_to_see_where(pear, monkeypatch):
     said = pear("ls")
     assert (said.code, said.out) == (1, "")
     assert said.err == "pear ls: ZeroDivisionError: our own bug; PEAR_TRACEBACK=1 shows where\n"
+
+
+def completed(folder, *words):
+    """What bash is offered for the last word, and the heavy libraries that this imports."""
+    code = (
+        "import sys\nfrom pear_cli.cli import app\n"
+        "try:\n    app(prog_name='pear')\nfinally:\n"
+        "    print([name for name in ('torch', 'timm') if name in sys.modules], file=sys.stderr)"
+    )
+    line = ["pear", *words]
+    variables = {
+        "_PEAR_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(line),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=os.environ | variables
+    )
+    return done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize("command", [["show"], ["rm"], ["export"], ["predict"], ["report", "diff"]], ids=str)
+def test_keys_of_the_store_are_completed_without_heavy_libraries(finished, tmp_path, command):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "store").symlink_to(finished.store.root)
+    key = finished.made["score"].key
+    offered, said = completed(tmp_path, *command, key[:3])
+    assert key[:12] in offered
+    assert all(each.startswith(key[:3]) for each in offered)
+    assert said.strip() == "[]"
+
+
+def test_a_stage_and_files_are_completed_too(finished, tmp_path):
+    (tmp_path / "digits.safetensors").touch()
+    store = f"--store={finished.store.root}"
+    key = finished.made["eval"].key
+    assert completed(tmp_path, "show", store, "eval/")[0] == [f"eval/{key[:12]}"]
+    assert completed(tmp_path, "show", store, "digi")[0] == ["digits.safetensors"]

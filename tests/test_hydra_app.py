@@ -242,12 +242,12 @@ def test_completion_knows_the_presets_of_a_further_folder(monkeypatch):
 
 
 @pytest.mark.usefixtures("noisy_jobs")
-def test_a_failed_job_of_a_sweep_is_told_once_and_not_by_hydra(pear, quiet):
+def test_a_failed_job_of_a_sweep_is_told_when_it_fails_and_at_the_end_and_not_by_hydra(pear, quiet):
     said = pear("train", "-m", *quiet, "seed=0,1,2,4")
     assert (said.code, said.out) == (1, "/store/train/0\n/store/train/4\n")
     assert "Error executing" not in said.err
-    assert said.err.count("images are missing") == 1
-    assert said.err.count("our own bug") == 1
+    assert said.err.count("images are missing") == 2
+    assert said.err.count("our own bug") == 2
 
 
 @pytest.mark.usefixtures("noisy_jobs")

@@ -7,13 +7,29 @@ from typing import Annotated
 
 import typer
 
-from pear_cli.cli.options import STORE, Lines, Model, Name, OfAStore, Overrides, Root, Weights, complain
+from pear_cli.cli.options import (
+    STORE,
+    Lines,
+    Model,
+    Name,
+    OfAStore,
+    Overrides,
+    Root,
+    Weights,
+    complain,
+    complete_key,
+)
 from pear_cli.cli.options import open_store as _store
 from pear_cli.errors import CorruptArtifact, StoreError, near
 from pear_cli.flags import UsageError
 
 Shown = Annotated[
-    str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, its first digits, or an exported file.")
+    str,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="A folder, a key, its first digits, or an exported file.",
+        autocompletion=complete_key,
+    ),
 ]
 
 FORMATS = ("safetensors",)
@@ -126,7 +142,7 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
 
 @app.command(cls=OfAStore)
 def rm(
-    artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT")],
+    artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT", autocompletion=complete_key)],
     recursive: Annotated[bool, typer.Option("--recursive", help="Also what was made from it.")] = False,
     store: Root = STORE,
 ) -> None:

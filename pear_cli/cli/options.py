@@ -1,6 +1,8 @@
 """Arguments and options that several commands share."""
 
+import os
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +18,40 @@ if TYPE_CHECKING:
 
 SETTING = "runtime.store="
 
+SHOWN = 12
+"""Digits of a key that are completed."""
+
 
 def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
     """Groups, presets and keys for the override under the cursor."""
     from pear_cli.hydra_app import complete
 
     return complete(ctx.params.get("overrides") or (), incomplete)
+
+
+def complete_key(ctx: typer.Context, args: list[str], incomplete: str) -> list[tuple[str, str]]:
+    """Keys of the store that begin so, each with its stage; else files and folders."""
+    from pear_cli.store import Store
+
+    named = [word.partition("=")[2] for word in sys.argv + args if word.startswith((SETTING, "--store="))]
+    given = ctx.params.get("store") or STORE
+    stage, _, prefix = incomplete.rpartition("/")
+    try:
+        folders = list(Store(Path(named[-1] if named else given)).folders(stage or None))
+    except (OSError, StoreError):
+        folders = []
+    within = f"{stage}/" if stage else ""
+    found = [(within + f.name[:SHOWN], f.parent.name) for f in folders if f.name.startswith(prefix)]
+    return found or _files(incomplete)
+
+
+def _files(incomplete: str) -> list[tuple[str, str]]:
+    """Files and folders that begin so; nothing for an empty word."""
+    before, slash, name = incomplete.rpartition("/")
+    with suppress(OSError), os.scandir(before + slash or ".") as entries:
+        names = [f"{e.name}{'/' * e.is_dir()}" for e in entries if e.name.startswith(name)]
+        return [(before + slash + found, "") for found in sorted(names)] if incomplete else []
+    return []
 
 
 def _words(metavar: str) -> Any:
@@ -36,10 +66,18 @@ def _words(metavar: str) -> Any:
 Overrides = Annotated[list[str] | None, _words("KEY=VALUE|GROUP=PRESET")]
 Words = Annotated[list[str] | None, _words("KEY=VALUE|GROUP=PRESET|FLAG")]
 ModelOrWords = Annotated[list[str] | None, _words("MODEL|KEY=VALUE|GROUP=PRESET|FLAG")]
-Model = Annotated[str, typer.Argument(help="An artifact, or a file that `pear export` wrote.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="An artifact, or a file that `pear export` wrote.", autocompletion=complete_key),
+]
 Weights = Annotated[str | None, typer.Option(help="The frozen weights, if they are elsewhere.")]
 Json = Annotated[bool, typer.Option("--json", help="Print each job's whole result as one line of JSON.")]
-Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="A folder, a key, or its first digits.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="ARTIFACT", help="A folder, a key, or its first digits.", autocompletion=complete_key
+    ),
+]
 Lines = Annotated[bool, typer.Option("--json", help="Print lines of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors on stderr.")]
 DryRun = Annotated[

@@ -76,7 +76,7 @@ def resume(
             f"the folder where sweep {found.id} was started, {found.cwd}, is not there: {error.strerror}"
         ) from error
     if not quiet:
-        progress.say(f"{found.line}    in {found.cwd}")
+        progress.say(f"{found.line}    in {found.cwd}", whole=True)
     words = [word for word in found.words if not word.startswith(SWEEP_DIR)]
     typed = (*(again or ()), f"{SWEEP_DIR}{quoted(found.folder)}")
     keep_going = Switch(str(found.keep_going).lower())

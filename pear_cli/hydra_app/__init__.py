@@ -28,8 +28,8 @@ from pear_cli.hydra_app.guard import guarded
 from pear_cli.hydra_app.multirun import Multirun, is_multirun
 from pear_cli.hydra_app.results import complain, report
 from pear_cli.hydra_app.under_way import FAILED, Folders, UnderWay, current
-from pear_cli.jobs import KEEP_GOING, ROOT, JobFailed
-from pear_cli.streams import QUIET, stdout_to_stderr, until_closed
+from pear_cli.jobs import KEEP_GOING, ROOT, JobFailed, Record
+from pear_cli.streams import PARENT, QUIET, stdout_to_stderr, this_process, until_closed
 
 __all__ = ["Asked", "Folders", "complete", "composed", "launch", "presets"]
 
@@ -117,13 +117,16 @@ def _launch(
         overrides += (shared := _share_of_cores(multirun, asked.quiet))
         multirun = multirun.with_override(shared)
         under_way = UnderWay(partial(multirun.sweep, words, asked.keep_going), multirun.store)
+        if not asked.quiet:
+            under_way.watching = partial(multirun.watch, multirun.outlook(flags, overrides))
     silent = _silent(overrides) if asked.quiet and not shows else []
     argv = ["pear", *spelled(flags), *silent, *overrides]
     environment = {QUIET: "1"} if asked.quiet else {}
     environment |= {} if asked.keep_going else {KEEP_GOING: "false"}
+    environment |= {PARENT: this_process()} if multirun is not None and not multirun.here else {}
     if asked.typed is not None:  # the folder is not the user's choice: its files are not for Python to import
         environment |= {"PYTHONSAFEPATH": "1"}
-    with current(under_way), _shown_whole() if shows else stdout_to_stderr(), _as_hydra(argv, environment):
+    with _shown_whole() if shows else stdout_to_stderr(), current(under_way), _as_hydra(argv, environment):
         code = _carry_out(command, task, overrides, under_way)
     if under_way.refused is not None:
         complain(command, str(under_way.refused))
@@ -132,18 +135,19 @@ def _launch(
     records = under_way.ledger.records(jobs or (), complete=code != INTERRUPTED)
     report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
-        complain(command, "interrupted; what is finished is kept, the same command goes on from there")
-    if code == DONE and any("error" in record for record in records):
+        complain(command, _interrupted(under_way, records))
+    elif code == DONE and any("error" in record for record in records):
         code = FAILED
-    if code != DONE and under_way.sweep is not None and not asked.quiet:
-        progress.say(f"to go on with what is missing: {_resuming(under_way)}")
+    if code == FAILED and under_way.sweep is not None and not asked.quiet:
+        progress.say(f"to go on with what is missing: {_resuming(under_way)}", whole=True)
     return code
 
 
 def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: UnderWay) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=ROOT)(task)()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        under_way.kept = tuple(getattr(stop, "__notes__", ()))
         return INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
@@ -165,6 +169,17 @@ def _share_of_cores(multirun: Multirun, quiet: bool) -> list[str]:
     if not quiet:
         progress.say(f"jobs run side by side, each with {override}")
     return [override]
+
+
+def _interrupted(under_way: UnderWay, records: Sequence[Record]) -> str:
+    """What is kept of an interrupted launch, and how to go on."""
+    if under_way.sweep is not None:
+        size = under_way.sweep.size
+        done = f"{len(records)} of {size} jobs" if size else f"{len(records)} jobs"
+        return f"interrupted after {done}; to go on: {_resuming(under_way)}"
+    if not under_way.kept:
+        return "interrupted; what was finished is kept, the same command goes on from there"
+    return f"interrupted; kept: {', '.join(under_way.kept)}; the same command goes on from there"
 
 
 def _resuming(under_way: UnderWay) -> str:

@@ -31,6 +31,20 @@ class Ledger:
         with suppress(OSError):  # whoever makes the folder tells that it cannot be
             (self.folder / STOPPED).unlink(missing_ok=True)
 
+    def fresh(self) -> set[Path]:
+        """This launch's files: the overrides of each job that has begun, the result of each that ended."""
+        return {path for path, stamp in self._stamps().items() if self.before.get(path) != stamp}
+
+    def read(self, path: Path) -> Record:
+        """What a job left in its result file."""
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        return record
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether the output folder is there; of a sweep it has been made by then, if that was possible."""
+        return self.folder is not None and self.folder.is_dir()
+
     @property
     def stopped(self) -> bool:
         """Whether a job has failed in a sweep that then was to stop."""
@@ -54,8 +68,8 @@ class Ledger:
             complete: a job that began and left no result has failed; where a launcher gave up, the others
                 were not run.
         """
-        fresh = {path for path, stamp in self._stamps().items() if self.before.get(path) != stamp}
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in fresh if path.name == RESULT]
+        fresh = self.fresh()
+        records = [self.read(path) for path in fresh if path.name == RESULT]
         done = {path.parent for path in fresh if path.name == RESULT}
         for began in sorted(path for path in fresh if path.name != RESULT):
             folder = began.parent.parent
@@ -76,4 +90,8 @@ class Ledger:
             return {}
         where = "**/" if self.sweep else ""
         found = [p for name in (RESULT, ".hydra/overrides.yaml") for p in self.folder.glob(where + name)]
-        return {path: path.stat().st_mtime_ns for path in found}
+        stamps = {}
+        for path in found:
+            with suppress(FileNotFoundError):  # a job that is begun again removes its old result
+                stamps[path] = path.stat().st_mtime_ns
+        return stamps

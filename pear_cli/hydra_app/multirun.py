@@ -13,8 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pear_cli.choices import Select
 from pear_cli.errors import ConfigError
 from pear_cli.hydra_app.composing import Flags, Job, grid
+from pear_cli.hydra_app.ledger import Ledger
+from pear_cli.hydra_app.outlook import Outlook, planned
+from pear_cli.hydra_app.watching import Watch
 from pear_cli.sweeps import STORED, Sweep
 
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 
 MEASURED = ("run", "train", "eval")
@@ -81,6 +85,20 @@ class Multirun:
     def size(self) -> int | None:
         """Number of jobs, where it is known."""
         return self.config.hydra.sweeper.get("n_trials") if self.jobs is None else len(self.jobs)
+
+    @property
+    def here(self) -> bool:
+        """Whether the jobs run in this process, one after another."""
+        return bool(self.config.hydra.launcher.get("_target_") == BASIC_LAUNCHER)
+
+    def outlook(self, flags: Flags, overrides: Sequence[str]) -> Outlook:
+        """What there is to compute; nothing where that is not known yet."""
+        known = self.command in STORED and self.jobs is not None
+        return Outlook(planned(self.command, flags, overrides, self.jobs or ()) if known else [])
+
+    def watch(self, outlook: Outlook, ledger: Ledger) -> Watch:
+        """What shows the sweep."""
+        return Watch(ledger, self.jobs, self.size, outlook, self.here)
 
     def threads(self) -> int | None:
         """Threads for each job where several share the cores of this machine; None to leave them alone."""

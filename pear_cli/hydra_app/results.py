@@ -32,6 +32,9 @@ def report(command: str, records: list[Record], sweep: bool, as_json: bool, quie
                 _show_checks(record, common if len(records) > 1 else None)
             elif "error" not in record:
                 print(printable(record["artifact"]), flush=True)
+    if not sweep and not quiet:
+        for record in records:
+            _show_stages(record)
     evaluated = [Path(record["artifact"]) for record in records if record.get("stage") == "eval"]
     if evaluated and not quiet:
         try:
@@ -73,6 +76,16 @@ def _show_checks(record: Record, common: set[str] | None) -> None:
     if common is not None:
         print(" ".join(word for word in record["overrides"] if word not in common))
     checks.print_checks(record["checks"], layout.console())
+
+
+def _show_stages(record: Record) -> None:
+    """What became of each stage of a single job, on stderr."""
+    from pear_cli.progress import console
+    from pear_cli.report import stages
+    from pear_cli.store import Store
+
+    if "stages" in record:
+        stages.print_stages(record["stages"], Store(Path(record["artifact"]).parent.parent), console)
 
 
 def _show(evaluated: list[Path], share_map: bool) -> None:

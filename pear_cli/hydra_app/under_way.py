@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from pear_cli import progress, sweeps
 from pear_cli.errors import PearError, StoreError
 from pear_cli.hydra_app.ledger import Ledger
+from pear_cli.hydra_app.watching import Watch
 from pear_cli.sweeps import Sweep
 
 FAILED = 1
@@ -29,6 +30,9 @@ class UnderWay:
         ledger: the result files of the jobs.
         sweep: the sweep that was begun, if it is one.
         refused: why it was not.
+        watching: makes what shows a sweep, given the ledger; None shows nothing.
+        watch: what does.
+        kept: in words, what is kept of a job that was interrupted.
     """
 
     describe: Callable[[Path], Sweep] | None = None
@@ -36,6 +40,9 @@ class UnderWay:
     ledger: Ledger = field(default_factory=Ledger)
     sweep: Sweep | None = None
     refused: PearError | None = None
+    watching: Callable[[Ledger], Watch] | None = None
+    watch: Watch | None = None
+    kept: tuple[str, ...] = ()
     locks: ExitStack = field(default_factory=ExitStack)
 
     def begin(self, folder: Path) -> None:
@@ -58,6 +65,17 @@ class UnderWay:
             self.sweep = sweep
         except StoreError as error:  # a sweep of what is all there needs no store that can be written
             progress.say(f"{error}; pear sweeps will not list this one")
+
+    def show(self) -> None:
+        """Show the sweep that has begun, until the launch ends."""
+        if self.watching is not None and self.ledger.can_be_written:
+            self.watch = self.watching(self.ledger)
+            self.locks.enter_context(self.watch.over())
+
+    def look(self) -> None:
+        """Tell of jobs that have begun or ended in this process."""
+        if self.watch is not None and self.watch.here:
+            self.watch.look()
 
 
 _current: ContextVar[UnderWay | None] = ContextVar("launch", default=None)
@@ -90,10 +108,18 @@ class Folders(Callback):
             launch.refused = error
             raise SystemExit(FAILED) from error
         launch.ledger.open(config.hydra.sweep.dir, sweep=True)
+        launch.show()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (launch := _current.get()) is not None:
+            launch.look()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """End a sweep in this process when a job has failed and none is to go on."""
-        if (launch := _current.get()) is not None and launch.ledger.stopped:
+        if (launch := _current.get()) is None:
+            return
+        launch.look()
+        if launch.ledger.stopped:
             raise SystemExit(FAILED)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from pear_cli.backbone import BUNDLED
 from pear_cli.config import refuse_environment
 from pear_cli.errors import ConfigError, PearError
 from pear_cli.jobs.work import Record, Work, checking, evaluating, performing, slots
-from pear_cli.streams import stdout_to_stderr
+from pear_cli.streams import LOG, is_elsewhere, stderr_to, stdout_to_stderr
 from pear_cli.sweeps import RESULT, STOPPED, held
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     assert isinstance(overrides, list)
     number = hydra.job.num if sweep is not None else None
     record: Record = {"command": command, "job": number, "overrides": overrides}
-    with stdout_to_stderr(), held(folder):
+    told = stderr_to(folder / LOG) if is_elsewhere() else nullcontext()
+    with told, stdout_to_stderr(), held(folder):
         (folder / RESULT).unlink(missing_ok=True)
         try:
             words = (*_flags(hydra), *map(str, overrides))

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pear_cli.jobs.course import Course
 from pear_cli.planning import refuse_phase, steps_of
 
 if TYPE_CHECKING:
@@ -42,10 +46,15 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
             method = type(experiment.method).__name__
             epochs, unused = experiment.dense_epochs, _without_effect(experiment)
             progress.say(f"{method} has no adapters: {epochs} epochs of training, then eval{unused}")
-        for name in steps:
-            between()
-            outcome = perform(name, experiment, store, output())
-        return _record(outcome) | _objective(experiment.plan[name], store)
+        course = Course(experiment, steps, store, alone=HydraConfig.get().mode == RunMode.RUN)
+        whole = progress.doing(command, course.tell, stays=True) if len(steps) > 1 else nullcontext()
+        with whole, _told(course):
+            for name in steps:
+                between()
+                course.begin(name)
+                course.done[name] = perform(name, experiment, store, output())
+        record = _record(course.done[name]) | {"stages": [_brief(*each) for each in course.done.items()]}
+        return record | _objective(experiment.plan[name], store)
 
     return work
 
@@ -55,6 +64,24 @@ def _without_effect(experiment: "Experiment") -> str:
     of_pruning = re.compile(r"[+~]*(score|prune|share|knowledge)[.=]")
     asked = [word for word in experiment.overrides if of_pruning.match(word)]
     return f"; without effect: {' '.join(asked)}" if asked else ""
+
+
+@contextmanager
+def _told(course: Course) -> Iterator[None]:
+    """Let an interruption say which stages are kept, before what of the last one is."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        parts = [", ".join(course.done)] if course.done else []
+        stop.__notes__ = parts + getattr(stop, "__notes__", [])
+        raise
+
+
+def _brief(name: str, outcome: "Outcome") -> Record:
+    """What a record says of one of its stages."""
+    manifest = outcome.artifact.manifest
+    brief = {"step": name, "stage": outcome.artifact.stage, "key": outcome.artifact.key}
+    return brief | {"reused": outcome.reused, "seconds": manifest["seconds"]}
 
 
 def _warn(experiment: "Experiment") -> None:

@@ -14,7 +14,7 @@ SPLITS = ("train800", "val200", "test")
 def print_datasets(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what `inventory.to_json` says of each dataset."""
     columns = [
-        Column("dataset", [spelling.printable(row["dataset"]) for row in rows]),
+        Column("dataset", [spelling.printable(row["dataset"]) for row in rows], words="cut"),
         Column("classes", [_number(row["classes"]) for row in rows], right=True),
     ]
     for split in SPLITS:
@@ -22,7 +22,7 @@ def print_datasets(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         columns.append(Column(split, counts, right=True, rank=1))
     columns += [
         Column("fingerprint", [_fingerprint(row) for row in rows], rank=2),
-        Column("place", [spelling.printable(_place(row)) for row in rows]),
+        Column("place", [spelling.printable(_place(row)) for row in rows], words="cut"),
     ]
     layout.write(console, layout.table(columns, layout.width_of(console)))
 

@@ -101,8 +101,8 @@ def print_difference(found: Difference, console: Console) -> None:
             lines.append(Text(f"{title}: the same", style="dim"))
             continue
         columns = [
-            Column(title, [spelling.printable(name) for name in pairs]),
-            *(Column(titles[i], [_spell(pair[i]) for pair in pairs.values()]) for i in (0, 1)),
+            Column(title, [spelling.printable(name) for name in pairs], words="cut"),
+            *(Column(titles[i], [_spell(pair[i]) for pair in pairs.values()], words="cut") for i in (0, 1)),
         ]
         if title == "measured":
             columns.append(Column("difference", [_change(*pair) for pair in pairs.values()], right=True))
@@ -116,7 +116,7 @@ def print_difference(found: Difference, console: Console) -> None:
             width,
         )
     if found.apart:
-        lines += layout.paragraph(f"note: not comparable, they differ in {found.apart}", width, "yellow")
+        lines += layout.paragraph(f"note: not comparable, they differ in {found.apart}", width, layout.NOTE)
     layout.write(console, lines)
 
 

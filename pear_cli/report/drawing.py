@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
+from pear_cli.report.layout import paragraph
+
 SHADES = "░▒▓█"
 LABEL = 6  # cells of the first column, `block `
 GAP = 2
@@ -42,7 +44,8 @@ class Drawing:
     def lines(self, width: int) -> list[Text]:
         """Draw into `width` cells; slots that do not fit side by side follow below."""
         places = place(self.sites)
-        return grid({places[site]: self._cell(site, places) for site in places}, width) + self._legend(places)
+        cells = {places[site]: self._cell(site, places) for site in places}
+        return [*grid(cells, width), *self._legend(places, width)]
 
     def _cell(self, site: str, places: "Places") -> Text:
         """One site: its own adapter with its importance, or who serves instead."""
@@ -51,8 +54,8 @@ class Drawing:
             text = Text(self._importance(site))
             serves = sum(home == site for home in self.owners.values())
             return text.append(f" ×{serves}", "bold") if serves > 1 else text
-        text = Text("·", "dim") if owner is None else Text(f"→ {places[owner][0]}", "cyan")
-        return text.append(" K", "magenta") if site in self.knowledge else text
+        text = Text("·", "dim") if owner is None else Text(f"→ {places[owner][0]}", "magenta")
+        return text.append(" K", "bold") if site in self.knowledge else text
 
     def _importance(self, site: str) -> str:
         if site not in self.scores:
@@ -64,7 +67,7 @@ class Drawing:
     def _most(self) -> float:
         return max(map(abs, self.scores.values()), default=0.0) or 1.0
 
-    def _legend(self, places: "Places") -> list[Text]:
+    def _legend(self, places: "Places", width: int) -> list[Text]:
         lines = []
         if self.scores:
             lines.append(f"{' '.join(SHADES)}  importance, low to high; 1.00 is {self._most:.3g}")
@@ -77,7 +80,7 @@ class Drawing:
             lines.append("·  pruned, not shared")
         if self.knowledge:
             lines.append("K  what the pruned adapter knew is kept")
-        return [Text(line, style="dim") for line in lines]
+        return [part for line in lines for part in paragraph(line, width, "dim")]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Parts:
         places = place(drawn)
         lines = grid({places[at]: text for at, text in drawn.items()}, width)
         if self.scores:
-            lines.append(Text(f"{' '.join(SHADES)}  importance, low to high; the most is {most:.3g}", "dim"))
+            legend = f"{' '.join(SHADES)}  importance, low to high; the most is {most:.3g}"
+            lines += paragraph(legend, width, "dim")
         if self.pruned:
             lines.append(Text("·  pruned", "dim"))
         return lines

@@ -1,18 +1,31 @@
 """Columns of text that fit the width of the terminal, and stay whole where there is none."""
 
 import functools
+import os
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-ASCII = str.maketrans("░▒▓█→·×±…–", ".:=#>.x~.-")
+from pear_cli.progress.rows import cut
+from pear_cli.streams import terminal_encoding, writable
+
 GAP = 2
+NARROWEST = 8
+"""Cells below which no column of words is narrowed."""
+
+READABLE = 24
+"""Cells to which columns of words are narrowed before others are left out."""
+
+NOTE, FAILED = "magenta", "bold red"
+"""Colours that are readable on a light and on a dark ground."""
+
+_PLAIN = Console(width=80)  # rich wraps a text for a console
 
 
 @dataclass(frozen=True)
@@ -24,16 +37,23 @@ class Column:
         cells: one text a row.
         right: align numbers to the right.
         rank: columns of the highest rank go first where the terminal is too narrow; 0 never goes.
+        words: what may happen to the cells where columns that stay are too wide: nothing, `cut` or `wrap`.
     """
 
     title: str
     cells: Sequence[str]
     right: bool = False
     rank: int = 0
+    words: str = ""
 
     @functools.cached_property
     def width(self) -> int:
         return max(map(cell_len, (self.title, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        """Cells that it takes before another column is left out for it."""
+        return min(self.width, max(READABLE, cell_len(self.title))) if self.words else self.width
 
     @property
     def constant(self) -> bool:
@@ -44,21 +64,26 @@ class Column:
 def table(columns: Sequence[Column], width: int | None = None) -> list[Text]:
     """Lay out columns; those that do not fit `width` are left out and named in a last line.
 
-    A column that says the same in every row goes first: the last line says it once.
+    A column that says the same in every row goes first: the last line says it once. Where those that stay are
+    still too wide, their words are cut, or wrapped within the column.
 
     Args:
         width: of the terminal, in cells; None has no limit.
     """
     shown, hidden = list(columns), list[Column]()
-    while width is not None and sum(c.width + GAP for c in shown) - GAP > width:
+    while width is not None and _across([column.least for column in shown]) > width:
         droppable = [column for column in shown if column.rank or column.constant]
         if not droppable:
             break
         hidden.append(max(droppable, key=lambda column: (column.constant, column.rank)))
         shown.remove(hidden[-1])
-    rows = zip(*(column.cells for column in shown), strict=True)
-    lines = [Text(_line(shown, [column.title for column in shown]), style="bold")]
-    lines += [Text(_line(shown, row)) for row in rows]
+    widths = _narrowed(shown, width)
+    lines = [Text(_line(shown, widths, [column.title for column in shown]), style="bold")]
+    for row in zip(*(column.cells for column in shown), strict=True):
+        parts = [_parts(*cell) for cell in zip(shown, widths, row, strict=True)]
+        lines += [Text(_line(shown, widths, part)) for part in zip_longest(*parts, fillvalue="")]
+    if width is not None:
+        lines = [Text(cut(line.plain, width), style=line.style) for line in lines]
     hidden = [column for column in columns if column in hidden]
     same = [f"{column.title} {column.cells[0]}" for column in hidden if column.constant and column.cells[0]]
     lost = [column.title for column in hidden if not column.constant]
@@ -69,8 +94,14 @@ def table(columns: Sequence[Column], width: int | None = None) -> list[Text]:
 
 def paragraph(text: str, width: int | None, style: str = "") -> list[Text]:
     """Words wrapped to `width` cells."""
-    parts = [text] if width is None else textwrap.wrap(text, width, break_on_hyphens=False)
-    return [Text(part, style=style) for part in parts]
+    return [Text(part, style=style) for part in wrapped(text, width)]
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """The lines of a text that is wrapped at words to `width` cells."""
+    if width is None:
+        return [text]
+    return [line.plain.rstrip() for line in Text(text).wrap(_PLAIN, max(1, width))] or [""]
 
 
 def listed(title: str, items: Sequence[str], width: int | None, indent: int) -> list[Text]:
@@ -83,6 +114,7 @@ def listed(title: str, items: Sequence[str], width: int | None, indent: int) -> 
             rows.append(item)
         else:
             rows = [*rows[:-1], more]
+    rows = [part for row in rows for part in wrapped(row, None if width is None else width - indent)]
     titles = [title, *[""] * len(rows)]
     return [
         Text.assemble((f"{left:<{indent}}", "bold"), row) for left, row in zip(titles, rows, strict=False)
@@ -102,25 +134,45 @@ def console(file: TextIO | None = None) -> Console:
 
 
 def width_of(target: Console) -> int | None:
-    """Cells across a terminal; None for a file or a pipe, where lines stay whole."""
-    return target.width if target.is_terminal else None
+    """Cells across a terminal; None for a file or a pipe, where lines stay whole, in colour or not."""
+    coloured_file = "FORCE_COLOR" in os.environ and not target.file.isatty()
+    return target.width if target.is_terminal and not coloured_file else None
 
 
 def write(target: Console, lines: Iterable[Text]) -> None:
     """Write lines; an encoding without shades and arrows gets ASCII in their place."""
+    encoding = terminal_encoding(target.file, target.encoding)
     for line in lines:
-        text = line
-        try:
-            line.plain.encode(target.encoding)
-        except UnicodeEncodeError:
-            plain = line.plain.translate(ASCII).encode(target.encoding, "replace").decode(target.encoding)
-            text = Text(plain, style=line.style)
-        target.print(text, soft_wrap=True)
+        plain = writable(line.plain, encoding)
+        target.print(line if plain == line.plain else Text(plain, style=line.style), soft_wrap=True)
 
 
-def _line(columns: Sequence[Column], cells: Sequence[str]) -> str:
+def _across(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _narrowed(columns: Sequence[Column], width: int | None) -> list[int]:
+    """The widths of columns, the widest of words narrowed until all fit, as far as they can be."""
+    widths = [column.width for column in columns]
+    while width is not None and _across(widths) > width:
+        least = [
+            max(NARROWEST, cell_len(column.title)) if column.words else column.width for column in columns
+        ]
+        can = [i for i, cells in enumerate(widths) if cells > least[i]]
+        if not can:
+            break
+        widths[max(can, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _parts(column: Column, width: int, cell: str) -> list[str]:
+    """The lines of a cell."""
+    return wrapped(cell, width) if column.words == "wrap" and cell_len(cell) > width else [cut(cell, width)]
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
     parts = []
-    for column, cell in zip(columns, cells, strict=True):
-        space = " " * (column.width - cell_len(cell))
+    for column, width, cell in zip(columns, widths, cells, strict=True):
+        space = " " * (width - cell_len(cell))
         parts.append(space + cell if column.right else cell + space)
     return (" " * GAP).join(parts).rstrip()

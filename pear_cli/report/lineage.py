@@ -69,6 +69,18 @@ class Lineage:
         return next((a for a in reversed(self.all) if a.stage == stage), None)
 
     @property
+    def round(self) -> tuple[int, int]:
+        """Which round of pruning it belongs to, and of how many; of the scores of the first, no one knows.
+
+        Those serve an experiment of one round and experiments of several.
+        """
+        pruned = [a for a in self.all if a.stage == "prune-share"]
+        if not pruned or self.artifact.stage == "eval":
+            return 1, 1
+        steps = pruned[-1].manifest["config"].get("prune", {}).get("steps")
+        return len(pruned) + (self.artifact.stage == "score"), steps if isinstance(steps, int) else 1
+
+    @property
     def seconds(self) -> float:
         """Time of the whole experiment, each stage once."""
         return sum(float(a.manifest["seconds"]) for a in self.all)

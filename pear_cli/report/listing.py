@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,8 +17,9 @@ from pear_cli.experiment import GROUPS
 from pear_cli.housekeeping import OnError, ignore
 from pear_cli.report.filters import Filter
 from pear_cli.report.lineage import SHORT, Lineage
+from pear_cli.report.presets import preset_of
 from pear_cli.report.protocol import protocol
-from pear_cli.step import ORDER
+from pear_cli.step import ORDER, of_round
 from pear_cli.store import Artifact, Store
 
 CHOICES: dict[str, type[Enum]] = {
@@ -47,7 +48,12 @@ class Row:
 
     @property
     def step(self) -> str:
-        """Name of the step in its experiment; `adapt` is the second training."""
+        """Name of the step in its experiment: `adapt` is the second training, `adapt.1` that of a round."""
+        return of_round(self.kind, *self.lineage.round)
+
+    @property
+    def kind(self) -> str:
+        """Name of the step, whatever its round."""
         adapted = self.artifact.stage == "train" and "checkpoint" in self.artifact.inputs
         return "adapt" if adapted else self.artifact.stage
 
@@ -80,7 +86,7 @@ class Row:
     def named(self, key: str) -> tuple[Any, ...]:
         """All that a filter may call what the row has for `key`, as a table shows it first."""
         if key == "stage":
-            return (self.step, self.artifact.stage)
+            return tuple(dict.fromkeys((self.step, self.kind, self.artifact.stage)))
         return self.lineage.named(key) or ((self.measured[key],) if key in self.measured else ())
 
     def value(self, key: str) -> Any:
@@ -168,8 +174,8 @@ def rows(
     known = {key for row in everything for key in row.keys()} if conditions else set()  # noqa: SIM118
     for condition in conditions:
         condition.check(known)
-        _check_choice(condition, everything)
-    chosen = [row for row in everything if all(map(row.passes, conditions))]
+    tests = [_test(condition, everything) for condition in conditions]
+    chosen = [row for row in everything if all(test(row) for test in tests)]
     return sorted(chosen, key=_order)
 
 
@@ -203,6 +209,18 @@ def groups(listed: Sequence[Row]) -> list[Group]:
     return [Group(tuple(members)) for members in ordered.values()]
 
 
+def _test(condition: Filter, listed: Sequence[Row]) -> Callable[[Row], bool]:
+    """What decides whether a row passes a condition, which may name a preset."""
+    choices = CHOICES.get(SHORT.get(condition.key, condition.key), ())
+    known = {_plain(name) for row in listed for name in row.named(condition.key)}
+    preset = preset_of(condition, known.union(member.value for member in choices))
+    if preset is None:
+        _check_choice(condition, listed)
+        return lambda row: row.passes(condition)
+    wanted = condition.operator == "="
+    return lambda row: preset.describes(row.lineage) is wanted
+
+
 def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
     """Raise ConfigError for a value that is neither in the closed set of its key nor in any row."""
     key = SHORT.get(condition.key, condition.key)
@@ -228,7 +246,7 @@ def _order(row: Row) -> tuple[Any, ...]:
         return float(found) if isinstance(found, int | float) else -1.0
 
     return (
-        ORDER.index(row.step) if row.step in ORDER else len(ORDER),
+        ORDER.index(row.kind) if row.kind in ORDER else len(ORDER),
         text("dataset"),
         text("method"),
         number("prune.ratio"),

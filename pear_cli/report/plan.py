@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from pear_cli.planning import RUNNING, STARTED, THERE, Planned
 from pear_cli.report import layout, spelling
@@ -37,12 +36,14 @@ def print_plan(plan: Sequence[Planned], seconds: Seconds, console: Console) -> N
             *_some("started", kinds, STARTED),
             Column("to compute", [str(len(_computed(kind))) for kind in kinds], True),
             Column("about", [_time(_computed(kind), seconds) for kind in kinds], True),
-            Column("by jobs", [str(len({job for p in kind for job in p.jobs})) for kind in kinds], True),
-            Column("key", [kind[0].step.key[:KEY_DIGITS] if len(kind) == 1 else "" for kind in kinds]),
+            Column("by jobs", [str(len({job for p in kind for job in p.jobs})) for kind in kinds], True, 1),
+            Column(
+                "key", [kind[0].step.key[:KEY_DIGITS] if len(kind) == 1 else "" for kind in kinds], rank=2
+            ),
         ],
         layout.width_of(console),
     )
-    layout.write(console, [*lines, Text(_sum(plan, seconds))])
+    layout.write(console, [*lines, *layout.paragraph(_sum(plan, seconds), layout.width_of(console))])
 
 
 def _sum(plan: Sequence[Planned], seconds: Seconds) -> str:

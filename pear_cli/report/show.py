@@ -52,7 +52,7 @@ def print_artifact(artifact: Artifact, store: Store, console: Console) -> None:
     lineage = Lineage.of(artifact, store.find)
     layout.write(console, summary(lineage, width))
     if "history.json" in artifact.manifest["files"]:
-        _section(console, "learning curve", curve(artifact))
+        _section(console, "learning curve", curve(artifact, width))
     drawing = draw(lineage)
     if drawing is not None:
         _section(console, drawing.title, drawing.lines(width or WIDTH))
@@ -113,15 +113,18 @@ def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
         "environment": {k: v for k, v in manifest["environment"].items() if not isinstance(v, Mapping)},
         "files": {name: spelling.size(about["bytes"]) for name, about in manifest["files"].items()},
     }
+    round, rounds = lineage.round
+    label = lineage.label + (f", round {round} of {rounds}" if rounds > 1 else "")
     lines = [
         Text(f"{Row(lineage).step} {artifact.key}", style="bold"),
         Text(spelling.printable(str(artifact.path))),
-        Text(f"{lineage.label}; made {created} UTC in {spelling.duration(manifest['seconds'])}"),
     ]
+    made = f"made {created} UTC in {spelling.duration(manifest['seconds'])}"
+    lines += layout.paragraph(f"{label}; {made}", width)
     for title, values in sections.items():
         lines += layout.listed(title, _items(values), width, INDENT)
     for note in _notes(lineage):
-        lines += layout.paragraph(f"note: {spelling.printable(note)}", width, "yellow")
+        lines += layout.paragraph(f"note: {spelling.printable(note)}", width, layout.NOTE)
     return lines
 
 
@@ -201,7 +204,7 @@ def drawing_of(description: Any, scores: Mapping[str, float]) -> Drawn:
     return Drawing(tuple(owners), scores, owners, frozenset(pruned if kept else ()))
 
 
-def curve(artifact: Artifact) -> list[Text]:
+def curve(artifact: Artifact, width: int | None = None) -> list[Text]:
     """The learning curve in numbers: at most a dozen epochs, and always the one that was kept."""
     history = artifact.json("history")
     if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
@@ -224,7 +227,7 @@ def curve(artifact: Artifact) -> list[Text]:
         columns.append(
             Column(spelling.printable(name), [_measured(name, value) for value in values], right=True)
         )
-    return [*layout.table(columns), Text("*  the epoch that was kept", style="dim")]
+    return [*layout.table(columns, width), Text("*  the epoch that was kept", style="dim")]
 
 
 def _measured(name: str, value: object) -> str:

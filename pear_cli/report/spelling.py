@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pear_cli import progress
+from pear_cli.progress.rows import duration as duration
 from pear_cli.report.interval import mean_and_interval
 from pear_cli.streams import printable as printable
 
@@ -33,16 +34,6 @@ def count(n: float | None) -> str:
 def size(n: float | None) -> str:
     """A size on disk: 812 B, 104 KiB, 3.3 MiB."""
     return "" if n is None else progress.size(n)
-
-
-def duration(seconds: float | None) -> str:
-    """A time: 0.4s, 31s, 12m05, 3h20."""
-    if seconds is None:
-        return ""
-    if seconds < 59.5:
-        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02}" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}"
 
 
 def percent(values: Sequence[float]) -> str:

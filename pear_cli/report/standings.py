@@ -30,7 +30,7 @@ def print_averages(found: Sequence[Standing], benchmark: Benchmark, console: Con
     width = layout.width_of(console)
     lines = layout.table(average_columns(found, benchmark), width)
     for note in _incomplete(found):
-        lines += layout.paragraph(f"note: {note}", width, "yellow")
+        lines += layout.paragraph(f"note: {note}", width, layout.NOTE)
     lines += layout.paragraph(f"protocol: {_protocol(found)}", width, "dim")
     lines += layout.paragraph(benchmark.caveat, width, "dim")
     layout.write(console, [*lines, *table.notes([row for s in found for row in s.rows], width)])
@@ -43,7 +43,7 @@ def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Col
     blank = [""] * len(papers)
 
     def column(title: str, own: Sequence[str], theirs: Sequence[str], right: bool, rank: int = 0) -> Column:
-        return Column(title, [*own, *theirs], right, rank)
+        return Column(title, [*own, *theirs], right, rank, "" if right else "cut")
 
     def stated(place: int) -> list[str]:
         return [f"{paper.groups[place]:.1f}" if paper.groups else "" for paper in papers]

@@ -13,9 +13,6 @@ from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
 from pear_cli.sweeps import Progress, Sweep
 
-OTHERS = 80
-"""Cells that the columns beside the command take."""
-
 Known = Sequence[tuple[Sweep, Progress]]
 
 
@@ -26,17 +23,16 @@ def print_sweeps(known: Known, console: Console) -> None:
         return
     progress = [each for _, each in known]
     width = layout.width_of(console)
-    room = None if width is None else max(24, width - OTHERS)
     columns = [
         Column("id", [sweep.id for sweep, _ in known]),
-        Column("started", [_local(sweep.started) for sweep, _ in known], rank=1),
+        Column("started", [_local(sweep.started) for sweep, _ in known], rank=2),
         Column("state", [each.state for each in progress]),
         Column("jobs", [_number(sweep.size) for sweep, _ in known], True),
         Column("done", [str(each.done) for each in progress], True),
         Column("failed", [str(each.failed) for each in progress], True),
-        Column("running", [str(each.running) for each in progress], True),
+        Column("running", [str(each.running) for each in progress], True, 1),
         Column("missing", [_number(each.missing) for each in progress], True),
-        Column("command", [_cut(spelling.printable(sweep.line), room) for sweep, _ in known]),
+        Column("command", [spelling.printable(sweep.line) for sweep, _ in known], words="cut"),
     ]
     layout.write(console, layout.table(columns, width))
 
@@ -62,12 +58,12 @@ def print_failures(records: Iterable[dict[str, Any]], common: set[str], console:
             rows.append((job, own, line))
             job = own = ""
     cells = [[spelling.printable(row[i]) for row in rows] for i in range(3)]
-    columns = [Column("job", cells[0], True), Column("overrides", cells[1]), Column("error", cells[2])]
-    layout.write(console, layout.table(columns))
-
-
-def _cut(text: str, room: int | None) -> str:
-    return text if room is None or len(text) <= room else f"{text[: room - 1]}…"
+    columns = [
+        Column("job", cells[0], True),
+        Column("overrides", cells[1], words="wrap"),
+        Column("error", cells[2], words="wrap"),
+    ]
+    layout.write(console, layout.table(columns, layout.width_of(console)))
 
 
 def _local(started: str) -> str:

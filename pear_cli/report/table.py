@@ -59,7 +59,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("stage", [group.first.step for group in listed]),
         Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
         _setting("dataset", "dataset", listed),
-        Column("method", [marked(group, group.first.value("method")) for group in listed], rank=3),
+        Column("method", [marked(group, group.first.value("method")) for group in listed], False, 3, "cut"),
         _setting("prune", "prune.ratio", listed),
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
@@ -102,7 +102,7 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
     return [
         *([_setting("dataset", "dataset", listed)] if several else []),
         *([_setting("method", "method", listed)] if methods else []),
-        Column("model", [marked(group, group.first.lineage.label) for group in listed]),
+        Column("model", [marked(group, group.first.lineage.label) for group in listed], words="wrap"),
         Column("pruned", [_pruned(group) for group in listed]),
         *varying(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
@@ -141,7 +141,9 @@ def _faster(listed: Sequence[Group]) -> list[Column]:
 
 def _setting(title: str, key: str, listed: Sequence[Group], rank: int = 0) -> Column:
     found = [group.first.value(key) for group in listed]
-    return Column(title, ["" if item is None else spelling.value(item) for item in found], rank=rank)
+    return Column(
+        title, ["" if item is None else spelling.value(item) for item in found], rank=rank, words="cut"
+    )
 
 
 def _accuracy(group: Group) -> str:
@@ -171,4 +173,4 @@ def notes(rows: Sequence[Row], width: int | None) -> list[Text]:
     found = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
     said = protocol.notes(shown.lineage for shown in rows)
     found += [f"note: {spelling.printable(note)}" for note in said]
-    return [line for note in found for line in layout.paragraph(note, width, "yellow")]
+    return [line for note in found for line in layout.paragraph(note, width, layout.NOTE)]

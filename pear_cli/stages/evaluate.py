@@ -18,8 +18,13 @@ def evaluate(job: Job) -> Result:
     model.to(job.device.device)
     split = job.experiment.dataset.test_split
     test = job.batches(split, model, description)
-    with accounting.Stopwatch() as watch:
-        result = engine.evaluate(model, test, job.device)
+    with progress.ticker(job.step.name, len(test), images=1) as ticker, accounting.Stopwatch() as stopwatch:
+
+        def watch(seen: int, measured: engine.Measured) -> None:
+            ticker.step(to=seen)
+            ticker.within(0.0, lambda: f"accuracy {measured()['accuracy']:.3f}")
+
+        result = engine.evaluate(model, test, job.device, watch=watch)
     job.draft.save_tensors("predictions", {"logits": result.logits, "labels": result.labels})
     measured = {metric.value: getattr(result, metric.value) for metric in Metric}
     reported = job.experiment.dataset.metric.value
@@ -31,7 +36,7 @@ def evaluate(job: Job) -> Result:
         "select": job.experiment.select.value,
     }
     costs = dict(trained.manifest["accounting"]) | {
-        "images_per_second": len(test) / watch.seconds,
+        "images_per_second": len(test) / stopwatch.seconds,
         "macs_per_image": accounting.macs_per_image(model, description.size),
         "peak_memory_bytes": memory.bytes(),
         **accounting.latency(model, description.size, job.device),

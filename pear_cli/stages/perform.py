@@ -2,7 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -62,16 +63,39 @@ def perform(name: str, experiment: Experiment, store: Store, output: Path | None
     if found is not None:
         return Outcome(found, reused=True)
     inputs = {i: input_of(name, needed, experiment, store) for i, needed in step.inputs.items()}
-    with store.lock(step.stage, step.key, on_wait=progress.say):
+    with _alone(step, store):
         found = _find(step, store)
         if found is not None:
             return Outcome(found, reused=True)
-        return Outcome(_make(step, experiment, store, inputs, output), reused=False)
+        with progress.doing(name):
+            return Outcome(_make(step, experiment, store, inputs, output), reused=False)
 
 
 def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
     """Every step up to the evaluation, in order."""
     return [perform(name, experiment, store) for name in experiment.plan]
+
+
+@contextmanager
+def _alone(step: Step, store: Store) -> Iterator[None]:
+    """Hold the lock of a step; say whom it waits for, and how long."""
+    start, waited = time.monotonic(), []
+
+    def wait(message: str) -> None:
+        waited.append(message)
+        if not progress.is_live():
+            progress.say(f"{step.name}: {message}")
+
+    def tell() -> str:
+        return "waiting for another process that computes it" if waited else ""
+
+    with ExitStack() as locked:
+        with progress.doing(step.name, tell):
+            locked.enter_context(store.lock(step.stage, step.key, on_wait=wait))
+        if waited:
+            seconds = progress.duration(time.monotonic() - start)
+            progress.say(f"{step.name}: waited {seconds} for another process")
+        yield
 
 
 def _make(

@@ -1,6 +1,8 @@
 """Score: how important every unit of the dense model is."""
 
-from torch import nn
+from collections.abc import Iterator
+
+from torch import Tensor, nn
 
 from pear_cli import accounting, progress
 from pear_cli import model as models
@@ -11,6 +13,7 @@ from pear_cli.merging import merge
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import calibration, measure, measure_layers
+from pear_cli.scoring.probe import Calibration
 from pear_cli.stages.base import MASK, Job, Result, load_model
 
 
@@ -21,11 +24,13 @@ def score(job: Job) -> Result:
     model.to(job.device.device)
     config, split = job.experiment.score, job.experiment.dataset.train_split
     batches, seed = calibration(job.batches(split, model, description), config), job.experiment.seed
-    if config.unit in (Unit.channel, Unit.block):
-        of = layers(model, config.unit)
-        importance = measure_layers(merge(model), of, batches, config, job.device, seed)
-    else:
-        importance = measure(model, batches, config, job.device, seed)
+    with progress.ticker(job.step.name, 0) as ticker:
+        counted = _counted(batches, ticker)
+        if config.unit in (Unit.channel, Unit.block):
+            of = layers(model, config.unit)
+            importance = measure_layers(merge(model), of, counted, config, job.device, seed)
+        else:
+            importance = measure(model, counted, config, job.device, seed)
     job.draft.save_json("importance", _of_all(importance, job).to_json())
     for line in remarks(importance):
         progress.say(line)
@@ -35,6 +40,17 @@ def score(job: Job) -> Result:
         "images": importance.images,
     }
     return Result(metrics, accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()})
+
+
+def _counted(batches: Calibration, ticker: progress.Ticker) -> Calibration:
+    """The same batches, each counted once it was worked on."""
+
+    def started() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches():
+            yield batch
+            ticker.step()
+
+    return started
 
 
 def _of_all(left: Importance, job: Job) -> Importance:

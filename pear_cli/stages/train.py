@@ -3,7 +3,8 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,18 +46,24 @@ def train(job: Job) -> Result:
             tracker.log(record, epoch + 1)
         if team.size > 1:
             team.share(_take(model, trainer))
-        seconds = 0.0
-        with progress.ticker(job.step.name, len(epochs)) as ticker:
+        seconds, images = 0.0, len(trainer.train)
+        with (
+            progress.ticker(job.step.name, len(epochs), done=run.resumed_at, images=images) as ticker,
+            _told(job.step.name, run, len(epochs)),
+        ):
+
+            def watch(seen: int, measured: engine.Measured) -> None:
+                ticker.within(seen / images, lambda: _note(measured()).replace(" train ", " "))
+
             for epoch in epochs[len(run.history) :]:
-                with accounting.Stopwatch() as watch, team.step(epoch):
-                    record = trainer.epoch(epoch)
+                with accounting.Stopwatch() as stopwatch, team.step(epoch):
+                    record = trainer.epoch(epoch, watch)
                 if watched is not None:
                     result = engine.evaluate(model, watched, job.device)
                     record |= {f"{held_out}_accuracy": result.accuracy, f"{held_out}_loss": result.loss}
-                seconds += watch.seconds
+                seconds += stopwatch.seconds
                 run.add(record, model, trainer, held_out)
-                speed = {"images_per_second": len(trainer.train) / watch.seconds}
-                tracker.log(record | speed, len(run.history))
+                tracker.log(record | {"images_per_second": images / stopwatch.seconds}, len(run.history))
                 ticker.step(_note(record), to=len(run.history))
 
     selected = run.choose(model, trainer)
@@ -194,6 +201,17 @@ def _note(record: Mapping[str, float]) -> str:
         f"{n.partition('_')[0]} {value:.3f}" for n, value in record.items() if n.endswith("_accuracy")
     ]
     return " ".join([f"loss {record['train_loss']:.3f} accuracy", *accuracies])
+
+
+@contextmanager
+def _told(name: str, run: "Resumable", epochs: int) -> Iterator[None]:
+    """Let an interruption say which epochs are kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if run.history:
+            stop.add_note(f"{name} up to epoch {len(run.history)} of {epochs}")
+        raise
 
 
 @dataclass

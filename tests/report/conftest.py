@@ -145,6 +145,12 @@ def share_map():
     return {"owners": owners, "groups": groups, "rule": "ranked", "notes": []}
 
 
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    """What is made for a terminal depends on its width alone."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 @pytest.fixture
 def fake(tmp_path):
     return Faker(tmp_path / "store")

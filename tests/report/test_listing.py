@@ -320,3 +320,91 @@ def test_the_weights_of_a_row_are_random_bundled_or_a_hash(fake):
     assert found == {"random", "pear_mini", "c" * 64}
     assert len(rows(fake.store, ["stage=eval", "weights=random"])) == 1
     assert len(rows(fake.store, ["stage=eval", "weights=cccc"])) == 1
+
+
+def in_rounds(fake):
+    """Artifacts of two rounds of pruning, with the names of their steps."""
+    dense = {"method": {"_target_": "pear_cli.adapters.lora.LoRA", "slots": ["attn.q"]}}
+    made = {"train": fake.publish("train", dense)}
+    before, trained = {}, made["train"]
+    for number in (1, 2):
+        suffix = "" if number == 2 else f".{number}"
+        score = fake.publish("score", {"score": {"criterion": "taylor"}}, {"train": trained, **before})
+        prune = {"prune": {"ratio": 0.3 * number, "steps": 2}}
+        share = fake.publish("prune-share", prune, {"score": score}, {"units": 4, "pruned": number})
+        inputs = {"train": trained, "score": score, "prune-share": share}
+        checkpoint = fake.publish("checkpoint", {"knowledge": {"kind": "none"}}, inputs)
+        trained = fake.publish("train", {"phase": "shared"}, {"checkpoint": checkpoint})
+        before = {"scored": score, "pruned": share}
+        steps = ("score", "prune-share", "checkpoint", "adapt")
+        parts = zip(steps, (score, share, checkpoint, trained), strict=True)
+        made |= {f"{name}{suffix}": artifact for name, artifact in parts}
+    made["eval"] = fake.publish("eval", {"phase": "shared"}, {"adapt": trained})
+    return made
+
+
+def test_rounds_of_pruning_have_their_number_in_the_list_and_in_show(fake):
+    from pear_cli.report.show import summary
+
+    made = in_rounds(fake)
+    named = {row.artifact.key: row.step for row in rows(fake.store)}
+    for name, artifact in made.items():  # the first scores serve experiments of one round, too
+        assert named[artifact.key] == {"score.1": "score"}.get(name, name)
+    lines = [line.plain for line in summary(row(made["adapt.1"], fake.store).lineage)]
+    assert lines[0].startswith("adapt.1 ")
+    assert ", round 1 of 2; made " in lines[2]
+
+
+def test_a_filter_by_stage_takes_a_round_or_all_of_them(fake):
+    in_rounds(fake)
+    assert [row.step for row in rows(fake.store, ["stage=adapt.1"])] == ["adapt.1"]
+    assert {row.step for row in rows(fake.store, ["stage=adapt"])} == {"adapt.1", "adapt"}
+    assert {row.step for row in rows(fake.store, ["stage=prune-share"])} == {"prune-share.1", "prune-share"}
+
+
+BOTTLENECK = {"_target_": "pear_cli.adapters.bottleneck.Bottleneck", "rank": 4, "scale": 1.0, "dropout": 0.0}
+
+
+@pytest.fixture
+def bottlenecks(fake):
+    """Trainings as `method=houlsby method.rank=4` and `method=pfeiffer` make them, and one of neither."""
+    houlsby = BOTTLENECK | {"activation": "gelu", "bias": True, "slots": ["attn.proj", "mlp"]}
+    pfeiffer = BOTTLENECK | {"activation": "relu", "bias": True, "slots": ["mlp"]}
+    methods = {"houlsby": houlsby, "pfeiffer": pfeiffer, "neither": pfeiffer | {"activation": "gelu"}}
+    backbone = {"name": "vit_base_patch16_224.orig_in21k", "args": {}}
+    made = {name: fake.publish("train", {"method": m, "backbone": backbone}) for name, m in methods.items()}
+    fake.publish(
+        "train", {"method": {"_target_": "pear_cli.adapters.lora.LoRA"}, "backbone": {"name": "vit"}}
+    )
+    return {artifact.key: name for name, artifact in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("method=houlsby", ["houlsby"]),
+        ("method=pfeiffer", ["pfeiffer"]),
+        ("method!=houlsby", ["lora", "neither", "pfeiffer"]),
+        ("method=bottleneck", ["houlsby", "neither", "pfeiffer"]),
+        ("method=lora", ["lora"]),
+        ("method=adaptformer", []),
+        ("backbone=vit_b16_in21k", ["houlsby", "neither", "pfeiffer"]),
+        ("backbone=vit", ["lora"]),
+    ],
+)
+def test_a_preset_is_a_filter_by_the_name_that_was_typed(fake, bottlenecks, condition, names):
+    found = [bottlenecks.get(row.artifact.key, "lora") for row in rows(fake.store, [condition])]
+    assert sorted(found) == names
+
+
+def test_a_preset_of_score_is_what_it_changes(fake):
+    units = ("head", "adapter")
+    made = [fake.publish("score", {"score": {"criterion": "fisher", "unit": unit}}) for unit in units]
+    assert [row.artifact.key for row in rows(fake.store, ["score=head"])] == [made[0].key]
+    assert rows(fake.store, ["score=taylor"]) == []
+
+
+def test_a_method_that_is_none_is_told_with_the_words_that_are(fake, bottlenecks):
+    told = r'method = "houlsbi" is unknown; did you mean "houlsby"\? use adaptformer,'
+    with pytest.raises(ConfigError, match=told):
+        rows(fake.store, ["method=houlsbi"])
