@@ -181,7 +181,7 @@ def photographs(home: Path) -> None:
 
 
 def compose(words: list[str]) -> None:
-    """Compose and validate every job of a command line, without running it."""
+    """Compose and validate a command line, of a sweep the first and the last job, without running it."""
     from pear_cli import hydra_app, jobs
     from pear_cli.experiment import Experiment
     from pear_cli.flags import reorder
@@ -195,7 +195,7 @@ def compose(words: list[str]) -> None:
     overrides = opened(overrides)
     found = grid(flags, overrides)[0] if is_multirun(flags, overrides) else (single(overrides),)
     assert found
-    for _, config in compositions(flags, overrides, found):
+    for _, config in compositions(flags, overrides, {found[0], found[-1]}):
         Experiment.from_config(config)
 
 
@@ -241,6 +241,17 @@ def test_the_links_of_pages_outside_of_docs_lead_somewhere(page):
         found = page.parent / target if target else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_that_a_sentence_names_is_one(page):
+    import typer
+
+    from pear_cli.cli import app
+
+    known = typer.main.get_command(app).commands
+    for command in re.findall(r"`pear ([a-z][a-z-]*)", page.read_text("utf-8")):
+        assert command in known, command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -305,7 +316,7 @@ def test_a_page_opened_from_its_file_can_be_searched_and_complains_of_nothing(si
         shown.on("console", lambda message: asked.append(message.text))
         shown.on("request", lambda request: asked.append(request.url))
         shown.goto((site / "index.html").as_uri())
-        shown.fill(".md-search__input", "knowledge checkpoint")
+        shown.locator(".md-search__input").press_sequentially("knowledge checkpoint")
         shown.wait_for_selector(".md-search-result__item a")
         assert "knowledge" in shown.inner_text(".md-search-result__list").lower()
         assert not [said for said in asked if not said.startswith((site.as_uri(), "data:", "about:"))]
