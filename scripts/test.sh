@@ -2,7 +2,7 @@
 # Checks everything: style, types, tests. Makes its own environment in .venv. Usage: bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 pytest_arguments=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test]"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test,docs]"
 
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 .venv/bin/ruff check .
