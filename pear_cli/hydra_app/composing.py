@@ -119,6 +119,8 @@ def compositions(
 def _compose(flags: Flags, overrides: Sequence[str]) -> DictConfig:
     given = flags.get("--config-dir")
     further = None if given is None else Path(given)
+    if further is not None and not further.is_dir():  # Hydra itself warns, and then fails elsewhere
+        raise ConfigError(f"Additional config directory '{further}' not found")
     name = flags.get("--config-name") or ROOT
     config = hydra.compose(name, [*searched(further), *overrides], return_hydra_config=True)
     OmegaConf.update(config, "hydra.job.config_name", name)
