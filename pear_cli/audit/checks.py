@@ -64,7 +64,7 @@ def frozen(subject: Subject) -> Finding:
 
 
 def gradients(subject: Subject) -> Finding:
-    """Every trained parameter takes part in training, but for those that pruning has cut off from the rest."""
+    """Every trained parameter takes part in training, but for those that pruned neighbours cut off."""
     trained = models.trained(subject.model)
     dead = _without_gradient(subject)
     for other in (torch.neg, subject.noise_like, torch.neg):  # a ReLU that is off is on for other values

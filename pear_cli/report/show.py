@@ -13,7 +13,7 @@ from pear_cli.choices import Unit
 from pear_cli.errors import StoreError
 from pear_cli.export import single_file
 from pear_cli.masking import Mask
-from pear_cli.report import layout, spelling
+from pear_cli.report import layout, legend, spelling
 from pear_cli.report.drawing import PART, Channels, Drawing, Parts
 from pear_cli.report.layout import Column
 from pear_cli.report.lineage import Lineage
@@ -84,6 +84,7 @@ def print_exported(path: Path, console: Console) -> None:
     for title, values in sections.items():
         plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
         lines += layout.listed(title, _items(plain), width, INDENT)
+        lines += legend.lines(plain, width, INDENT) if title == "costs" else []
     layout.write(console, lines)
     drawing = _exported(file, description)
     if drawing is not None:
@@ -135,6 +136,7 @@ def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
     lines += layout.paragraph(f"{label}; {made}", width)
     for title, values in sections.items():
         lines += layout.listed(title, _items(values), width, INDENT)
+        lines += legend.lines(values, width, INDENT) if title == "costs" else []
     for note in _notes(lineage):
         lines += layout.paragraph(f"note: {spelling.printable(note)}", width, layout.NOTE)
     return lines

@@ -112,6 +112,16 @@ def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
     assert "note: test_oracle" in text
 
 
+def test_show_tells_what_costs_are_of(fake, lines_of):
+    costs = {"network_params": 5, "macs_per_image": 3, "whole_macs_per_image": 9, "speedup_theoretical": 3.0}
+    text = "\n".join(
+        lines_of(print_artifact, fake.publish("eval", {}, accounting=costs), fake.store, width=80)
+    )
+    for said in ("as the network runs", "adapters beside the weights", "before channels were pruned"):
+        assert said in text
+    assert max(map(len, text.splitlines()[2:])) <= 80
+
+
 def test_show_fits_80_columns(fake, lines_of):
     for artifact in fake.experiment().values():
         lines = lines_of(print_artifact, artifact, fake.store, width=80)
