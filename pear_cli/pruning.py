@@ -50,8 +50,9 @@ def choose(importance: Importance, config: Prune) -> Pruned:
         if not lost:
             break
         protected |= {best[group] for group in lost}
-    notes = _shortfalls(scopes, config, gone)
+    notes, chosen = _shortfalls(scopes, config, gone), gone
     gone = _rounded(ranked, gone, config.round_to)
+    notes += _missed(scopes, config, chosen, gone)
     pruned = tuple(unit.name for unit in ranked if unit.name in gone)
     stays = tuple(
         f"{unit.called} stays: it is the most important of its group, which would lose all"
@@ -75,6 +76,26 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
             nearest = max(1, math.floor(kept / multiple + 0.5)) * multiple
             gone = gone.difference(names) | set(names[: max(0, len(names) - nearest)])
     return gone
+
+
+def _missed(
+    scopes: dict[str, list[ScoredUnit]], config: Prune, chosen: set[str], gone: set[str]
+) -> tuple[str, ...]:
+    """A note where rounding takes more than a unit more or less than was chosen."""
+    missed = []
+    for name, units in scopes.items():
+        before, after = (sum(unit.name in which for unit in units) for which in (chosen, gone))
+        if abs(before - after) > 1:
+            missed.append(
+                f"{after} instead of {before} of the {len(units)} units{f' of {name}' if name else ''}"
+            )
+    if not missed:
+        return ()
+    named = "; ".join(missed[:3]) + (f"; and so in {len(missed) - 3} more" if len(missed) > 3 else "")
+    return (
+        f"prune.ratio = {config.ratio} is missed, since layers keep multiples of prune.round_to = "
+        f"{config.round_to}: {named}",
+    )
 
 
 def _too_narrow(importance: Importance, config: Prune) -> tuple[str, ...]:

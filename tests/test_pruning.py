@@ -160,9 +160,24 @@ def test_every_layer_keeps_a_multiple_of_its_channels_but_for_heads(ratio: float
         assert [name for name in units if name not in gone] == units[len(units) - kept :]
 
 
+def test_rounding_that_misses_the_ratio_by_more_than_a_unit_says_so() -> None:
+    def note(ratio: float, multiple: int) -> tuple[str, ...]:
+        config = Prune(ratio, PruneBy.count, Scope.block, Effect.adapter, 1, multiple)
+        return tuple(n for n in choose(channels(32, 32), config).notes if "is missed" in n)
+
+    (said,) = note(0.9, 16)
+    assert said == (
+        "prune.ratio = 0.9 is missed, since layers keep multiples of prune.round_to = 16: "
+        "16 instead of 29 of the 32 units of block 0; 16 instead of 29 of the 32 units of block 1"
+    )
+    assert note(0.5, 16) == ()  # 16 of 32
+    assert note(0.53, 16) == ()  # 17: off by one
+    assert note(0.9, 1) == ()
+
+
 def test_layers_narrower_than_the_number_to_round_to_are_named() -> None:
     config = Prune(0.5, PruneBy.count, Scope.block, Effect.adapter, 1, 16)
-    (note,) = (note for note in choose(channels(30, 12), config).notes if "round_to" in note)
+    (note,) = (note for note in choose(channels(30, 12), config).notes if "is more" in note)
     assert note.startswith("prune.round_to = 16 is more than all channels of blocks.1.")
     assert "blocks.0" not in note
 

@@ -107,6 +107,9 @@ def test_rounds_are_of_channels(make):
         make(prune__steps=2)
     with pytest.raises(ConfigError, match=r"prune.steps = 0 is out of range"):
         make(prune__steps=0)
+    with pytest.raises(ConfigError, match=r"prune.steps = 5 is more than the epochs of adaptation \(4\)"):
+        make(**ROUNDS | {"prune__steps": 5}, method=SPLORA)
+    assert len(make(**ROUNDS | {"optim__adapt_epochs": 0}, method=SPLORA).plan) == 14
 
 
 def test_an_exported_file_says_what_is_left_without_a_word_on_each_unit(rounds, tmp_path, capsys):
