@@ -41,6 +41,11 @@ def parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+def network_params(model: nn.Module) -> int:
+    """Parameters of the network as it runs: backbone, adapters, kept knowledge and classifier."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 @torch.inference_mode()
 def macs_per_image(model: nn.Module, size: int) -> int:
     """Multiply-accumulates that one more image in a batch costs; sharing does not lower them.

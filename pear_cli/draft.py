@@ -53,9 +53,9 @@ class Draft:
             content = tensorfile.join(*tensorfile.split(content), metadata)
         self._write(with_suffix(name, ".safetensors"), content)
 
-    def save_json(self, name: str, value: object) -> None:
+    def save_json(self, name: str, value: object, indent: int | None = 1) -> None:
         """Write a value as JSON; dataclasses, enums and tuples are allowed, nan and infinities are not."""
-        self._write(with_suffix(name, ".json"), _as_json(value, name))
+        self._write(with_suffix(name, ".json"), _as_json(value, name, indent))
 
     def publish(
         self,
@@ -188,9 +188,9 @@ def _describe(file: Path) -> dict[str, object]:
     return {"sha256": digest, "bytes": file.stat().st_size}
 
 
-def _as_json(value: object, where: str) -> bytes:
+def _as_json(value: object, where: str, indent: int | None = 1) -> bytes:
     try:
-        return (json.dumps(plain(value, where), indent=1, allow_nan=False) + "\n").encode()
+        return (json.dumps(plain(value, where), indent=indent, allow_nan=False) + "\n").encode()
     except ConfigError as error:
         raise StoreError(f"not stored: {error}") from error
 

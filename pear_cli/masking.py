@@ -106,7 +106,8 @@ class Mask:
                 raise CorruptArtifact(
                     f"the mask prunes {place}.{self.unit.value}s.{gone[-1]}, which is not there"
                 )
-            kept = [index for index in range(count) if index not in gone]
+            lost = frozenset(gone)
+            kept = [index for index in range(count) if index not in lost]
             for site in here:
                 if self.unit is Unit.rank:
                     found[site.name] = Cut(ranks=kept)

@@ -61,10 +61,11 @@ def normalised(experiment: "Experiment") -> "Experiment":
         changes["optim"] = dataclasses.replace(experiment.optim, epochs=epochs, adapt_epochs=0)
     result = dataclasses.replace(experiment, **changes)
     _check_pruning(result)
+    if experiment.prunes or (result.score.unit is not Unit.adapter and result.method.units):
+        _check_unit(result)
     if experiment.prunes:
         from pear_cli.knowledge import check
 
-        _check_unit(result)
         check(result.knowledge, result.share.rule, result.method)
     return result
 
@@ -80,6 +81,12 @@ def _check_pruning(experiment: "Experiment") -> None:
         value = getattr(prune, name)
         if value != 1 and unit is not Unit.channel:
             raise ConfigError(f"prune.{name} = {value} is of channels; it needs score.unit=channel")
+    epochs = experiment.optim.shared_epochs
+    if experiment.prunes and 0 < epochs < prune.steps:
+        raise ConfigError(
+            f"prune.steps = {prune.steps} is more than the epochs of adaptation ({epochs}), so some rounds "
+            "would have none; use fewer steps or more epochs (none at all: no round adapts)"
+        )
 
 
 def _check_unit(experiment: "Experiment") -> None:
@@ -87,6 +94,7 @@ def _check_unit(experiment: "Experiment") -> None:
     unit, known = experiment.score.unit, experiment.method.units
     if unit not in known:
         names = f"score.unit={', '.join(unit.value for unit in Unit if unit in known)}" if known else ""
+        names = names if experiment.method.has_units else names.replace(".unit", "")  # it shares by default
         raise ConfigError(
             f"score.unit = {unit.value}: {type(experiment.method).__name__} has no such units; use "
             + " or ".join(filter(None, (names, OTHER_METHODS.get(unit, "another method"))))

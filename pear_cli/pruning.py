@@ -41,15 +41,18 @@ def choose(importance: Importance, config: Prune) -> Pruned:
         raise ConfigError("prune.by = parameters: the units have none of their own; use prune.by=count")
     scopes = _scopes(ranked, config.scope)
     sizes = Counter(unit.group for unit in ranked)
+    best = {unit.group: unit.name for unit in ranked}  # the last of each group
     protected: set[str] = set()
     while True:
         gone = {u.name for units in scopes.values() for u in _least(units, config, protected)}
-        lost = [group for group, size in sizes.items() if _count(ranked, group, gone) == size]
+        going = Counter(unit.group for unit in ranked if unit.name in gone)
+        lost = [group for group, size in sizes.items() if going[group] == size]
         if not lost:
             break
-        protected |= {[unit.name for unit in ranked if unit.group == group][-1] for group in lost}
-    notes = _shortfalls(scopes, config, gone)
+        protected |= {best[group] for group in lost}
+    notes, chosen = _shortfalls(scopes, config, gone), gone
     gone = _rounded(ranked, gone, config.round_to)
+    notes += _missed(scopes, config, chosen, gone)
     pruned = tuple(unit.name for unit in ranked if unit.name in gone)
     stays = tuple(
         f"{unit.called} stays: it is the most important of its group, which would lose all"
@@ -75,6 +78,26 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
     return gone
 
 
+def _missed(
+    scopes: dict[str, list[ScoredUnit]], config: Prune, chosen: set[str], gone: set[str]
+) -> tuple[str, ...]:
+    """A note where rounding takes more than a unit more or less than was chosen."""
+    missed = []
+    for name, units in scopes.items():
+        before, after = (sum(unit.name in which for unit in units) for which in (chosen, gone))
+        if abs(before - after) > 1:
+            missed.append(
+                f"{after} instead of {before} of the {len(units)} units{f' of {name}' if name else ''}"
+            )
+    if not missed:
+        return ()
+    named = "; ".join(missed[:3]) + (f"; and so in {len(missed) - 3} more" if len(missed) > 3 else "")
+    return (
+        f"prune.ratio = {config.ratio} is missed, since layers keep multiples of prune.round_to = "
+        f"{config.round_to}: {named}",
+    )
+
+
 def _too_narrow(importance: Importance, config: Prune) -> tuple[str, ...]:
     """A note where layers have fewer channels than the number of which a multiple is kept."""
     units = [unit for unit in importance.units if not unit.is_head]
@@ -90,16 +113,18 @@ def _scopes(ranked: list[ScoredUnit], scope: Scope) -> dict[str, list[ScoredUnit
     """The units that compete with each other, each list least important first."""
     if scope is Scope["global"]:
         return {"": ranked}
-    scopes: dict[str, list[ScoredUnit]] = {}
-    for unit in sorted(ranked, key=lambda unit: unit.block):
-        scopes.setdefault(unit.slot if scope is Scope.slot else f"block {unit.block}", []).append(unit)
+    named = [unit.slot if scope is Scope.slot else f"block {unit.block}" for unit in ranked]
+    deeper = sorted(zip(named, ranked, strict=True), key=lambda pair: pair[1].block)
+    scopes: dict[str, list[ScoredUnit]] = {name: [] for name, _ in deeper}
+    for name, unit in zip(named, ranked, strict=True):
+        scopes[name].append(unit)
     alone = [units[0].name for units in scopes.values() if len(units) == 1]
     if scope is Scope.block and alone:
         raise ConfigError(
             f"prune.scope = block needs at least two units in a block; {alone[0]} is alone in its own. "
             "Use prune.scope=global, or more method.slots"
         )
-    return {name: [unit for unit in ranked if unit in units] for name, units in scopes.items()}
+    return scopes
 
 
 def _least(units: list[ScoredUnit], config: Prune, protected: set[str]) -> list[ScoredUnit]:
@@ -108,10 +133,12 @@ def _least(units: list[ScoredUnit], config: Prune, protected: set[str]) -> list[
     if config.by is PruneBy.count:
         return free[: _wanted(units, config)]
     gone: list[ScoredUnit] = []
+    reached, wanted = 0, _parameters(units, config)
     for unit in free:
-        if _reached(gone, units, config):
+        if reached >= wanted:
             break
         gone.append(unit)
+        reached += unit.parameters
     return gone
 
 
@@ -119,14 +146,9 @@ def _wanted(units: list[ScoredUnit], config: Prune) -> int:
     return math.floor(config.ratio * len(units) + 0.5)
 
 
-def _reached(gone: list[ScoredUnit], units: list[ScoredUnit], config: Prune) -> bool:
-    """Whether the parameters of `gone` make up the ratio of those of `units`, but for rounding."""
-    total = sum(unit.parameters for unit in units)
-    return sum(unit.parameters for unit in gone) >= config.ratio * total * (1 - 1e-9)
-
-
-def _count(units: list[ScoredUnit], group: tuple[str, int, int], gone: set[str]) -> int:
-    return sum(unit.group == group and unit.name in gone for unit in units)
+def _parameters(units: list[ScoredUnit], config: Prune) -> float:
+    """How many parameters are to go, but for rounding."""
+    return config.ratio * sum(unit.parameters for unit in units) * (1 - 1e-9)
 
 
 def _shortfalls(scopes: dict[str, list[ScoredUnit]], config: Prune, gone: set[str]) -> tuple[str, ...]:
@@ -137,7 +159,9 @@ def _shortfalls(scopes: dict[str, list[ScoredUnit]], config: Prune, gone: set[st
         of = f" of {name}" if name else ""
         if config.by is PruneBy.count and len(going) < _wanted(units, config):
             asked = f"{_wanted(units, config)} of the {len(units)} units{of}"
-        elif config.by is PruneBy.parameters and not _reached(going, units, config):
+        elif config.by is PruneBy.parameters and (
+            sum(unit.parameters for unit in going) < _parameters(units, config)
+        ):
             asked = f"{config.ratio:.0%} of the parameters{of}"
         else:
             continue

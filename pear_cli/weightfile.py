@@ -27,6 +27,7 @@ def load(model: Any, path: Path) -> None:
     """
     import timm.models
 
+    _refuse_exported(path)
     if path.suffix.lower() == ".npz":
         _check_blocks(model, path)
     renew = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -53,6 +54,18 @@ def load(model: Any, path: Path) -> None:
     if keys is not None:  # None is an .npz of JAX, where timm itself asks for every tensor
         _check_complete(keys, model, path)
     _check_finite(model, path)
+
+
+def _refuse_exported(path: Path) -> None:
+    """Raise ConfigError for adapters that pear exported; merged models are plain weights."""
+    from safetensors import SafetensorError, safe_open
+
+    with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+        if "pear_schema" in (file.metadata() or {}):
+            raise ConfigError(
+                f"backbone.weights = {path} is a model that pear exported: its adapters, without the frozen "
+                "backbone. Name the backbone's own file, or write both in one with pear export KEY --merge"
+            )
 
 
 def _check_complete(keys: Any, model: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ from pear_cli import merging
 from pear_cli import model as models
 from pear_cli.adapters.adapted import Adaptation
 from pear_cli.adapters.lora import LoRA
+from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.audit.base import Finding, Verdict
 from pear_cli.audit.perform import ROWS, audit
 from pear_cli.config import config_dir
@@ -107,6 +108,18 @@ def test_a_parameter_that_does_nothing_is_named(monkeypatch):
     assert found["gradients"].value == "18 of 26"
     assert "no gradient reaches adapter.blocks.0.attn.q.spare, " in found["gradients"].meaning
     assert "spare and 5 more: " in found["gradients"].meaning
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_an_adapter_that_pruned_blocks_cut_off_is_counted_and_no_excuse(monkeypatch, spare):
+    shapes = SPLoPA.shapes
+    if spare:
+        monkeypatch.setattr(SPLoPA, "shapes", lambda self, site: {**shapes(self, site), "spare": (2,)})
+    found = audited("method=splopa")
+    assert failed(found) == ({"gradients", "pruned: gradients"} if spare else set())
+    after = found["pruned: gradients"].meaning
+    assert ("spare" if spare else "; 1 cut off by pruned neighbours: adapter.blocks.3.mlp.fc1.pos") in after
+    assert "fc1.pos" not in after if spare else found["pruned: gradients"].value == "35 of 36"
 
 
 def test_a_trained_bank_that_no_kept_adapter_uses_is_found(monkeypatch):

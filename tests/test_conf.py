@@ -98,6 +98,8 @@ def test_a_chosen_unit_is_stronger_than_the_methods_own():
         ("method=linear score=channel", "use method=splora, sppara or full"),
         ("method=splopa score=channel", "use score.unit=block or method=splora"),
         ("method=splora score.unit=adapter share=ranked", "use score.unit=channel or another method"),
+        ("method=full score=head", "FullFineTuning has no such units; use score=channel or another method"),
+        ("method=full score=block", "FullFineTuning has no such units; use score=channel or method=splopa"),
         ("method=splora score=channel share=ranked", "share.rule = ranked: only whole adapters"),
         ("method=full score=channel knowledge=frozen", "knowledge.kind = frozen: only whole adapters"),
         ("method=splora score=ablation", "fisher, group_taylor, group_magnitude, or random"),

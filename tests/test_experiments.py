@@ -220,7 +220,7 @@ def test_a_preset_is_built_and_runs_forward(name):
 def test_a_preset_goes_through_every_stage(name, tmp_path: Path):
     epochs = 2 if name in PRUNED else 1  # one before pruning and one after it
     digits = ["dataset=digits", f"optim.epochs={epochs}", "score.batches=2"]
-    digits += ["optim.adapt_epochs=1"] if name in SPA else []
+    digits += ["optim.adapt_epochs=2"] if name in SPA else []
     runtime = ["runtime.device=cpu", "runtime.threads=1"]
     outcomes = perform_all(small(name, *digits, *runtime), Store(tmp_path / "store"))
     manifest = outcomes[-1].artifact.manifest

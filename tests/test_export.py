@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import pear_cli
-from pear_cli import api
+from pear_cli import api, weightfile
 from pear_cli import model as models
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import merged, single_file
@@ -50,6 +50,11 @@ def test_it_needs_no_store(finished, exported, tmp_path, monkeypatch):
     shutil.move(exported, alone / "m.safetensors")
     monkeypatch.chdir(alone)
     assert pear_cli.load("m.safetensors").num_classes == 10
+
+
+def test_it_is_no_backbone_and_the_error_says_what_it_is(exported):
+    with pytest.raises(ConfigError, match=r"is a model that pear exported: .* pear export KEY --merge"):
+        weightfile.load(timm.create_model("test_vit"), exported)
 
 
 def test_it_evaluates_like_the_artifact(finished, exported):

@@ -1,6 +1,7 @@
 """Which units go."""
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -159,9 +160,24 @@ def test_every_layer_keeps_a_multiple_of_its_channels_but_for_heads(ratio: float
         assert [name for name in units if name not in gone] == units[len(units) - kept :]
 
 
+def test_rounding_that_misses_the_ratio_by_more_than_a_unit_says_so() -> None:
+    def note(ratio: float, multiple: int) -> tuple[str, ...]:
+        config = Prune(ratio, PruneBy.count, Scope.block, Effect.adapter, 1, multiple)
+        return tuple(n for n in choose(channels(32, 32), config).notes if "is missed" in n)
+
+    (said,) = note(0.9, 16)
+    assert said == (
+        "prune.ratio = 0.9 is missed, since layers keep multiples of prune.round_to = 16: "
+        "16 instead of 29 of the 32 units of block 0; 16 instead of 29 of the 32 units of block 1"
+    )
+    assert note(0.5, 16) == ()  # 16 of 32
+    assert note(0.53, 16) == ()  # 17: off by one
+    assert note(0.9, 1) == ()
+
+
 def test_layers_narrower_than_the_number_to_round_to_are_named() -> None:
     config = Prune(0.5, PruneBy.count, Scope.block, Effect.adapter, 1, 16)
-    (note,) = (note for note in choose(channels(30, 12), config).notes if "round_to" in note)
+    (note,) = (note for note in choose(channels(30, 12), config).notes if "is more" in note)
     assert note.startswith("prune.round_to = 16 is more than all channels of blocks.1.")
     assert "blocks.0" not in note
 
@@ -181,3 +197,19 @@ def test_an_attention_head_that_stays_is_called_a_head() -> None:
     found = choose(Importance("taylor", units, (1.0, 2.0), 1, None, {}), by_count(0.9))
     assert found.units == ("blocks.0.attn.qkv.channels.0",)
     assert found.notes[0].startswith("blocks.0.attn.qkv.heads.1 stays: it is the most important")
+
+
+@pytest.mark.parametrize("by", PruneBy)
+@pytest.mark.parametrize("scope", Scope)
+def test_many_units_are_chosen_from_in_no_time(scope: Scope, by: PruneBy) -> None:
+    places = [f"blocks.{block}.mlp.fc1" for block in range(8)]
+    units = tuple(
+        ScoredUnit(f"{place}.blocks.{i}", block, "mlp.fc1", (place, 1, 1), 4)
+        for block, place in enumerate(places)
+        for i in range(4000)
+    )
+    found = Importance("magnitude", units, tuple(range(len(units))), 0, None, {})
+    start = time.process_time()
+    gone = choose(found, Prune(0.5, by, scope, Effect.adapter, 1, 1)).units
+    assert len(gone) == 16000
+    assert time.process_time() - start < 5  # minutes where each unit is looked for among all

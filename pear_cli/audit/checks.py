@@ -64,7 +64,7 @@ def frozen(subject: Subject) -> Finding:
 
 
 def gradients(subject: Subject) -> Finding:
-    """Every trained parameter takes part in training."""
+    """Every trained parameter takes part in training, but for those that pruned neighbours cut off."""
     trained = models.trained(subject.model)
     dead = _without_gradient(subject)
     for other in (torch.neg, subject.noise_like, torch.neg):  # a ReLU that is off is on for other values
@@ -74,7 +74,9 @@ def gradients(subject: Subject) -> Finding:
             trained[name].data.copy_(other(trained[name].data))
         again = _without_gradient(subject)
         dead = [name for name in dead if name in again]
+    cut_off = _cut_off(subject, dead)
     alive = f"{len(trained) - len(dead)} of {len(trained)}"
+    dead = [name for name in dead if name not in cut_off]
     if dead:
         meaning = (
             f"no gradient reaches {some(dead)}: the update does not use it, the backbone goes past it, or "
@@ -82,7 +84,24 @@ def gradients(subject: Subject) -> Finding:
         )
         return Finding(Verdict.failed, alive, meaning)
     zero = f", once random {some(subject.stirred)} are not zero" if subject.stirred else ""
-    return Finding(Verdict.ok, alive, f"trained tensors get a gradient{zero}")
+    lost = f"; {len(cut_off)} cut off by pruned neighbours: {some(cut_off)}" if cut_off else ""
+    return Finding(Verdict.ok, alive, f"trained tensors get a gradient{zero}{lost}")
+
+
+def _cut_off(subject: Subject, dead: Sequence[str]) -> list[str]:
+    """Dead parameters that live once the zeros of pruned blocks have values again."""
+    mask, adapted = subject.description.mask, subject.adaptation
+    if not dead or mask is None or mask.unit is not Unit.block:
+        return []
+    sites = {site.module for site in adapted.sites if site.name in mask.gone}
+    weights = [subject.model.get_submodule(module).get_parameter("weight") for module in sites]
+    before = [weight.data.clone() for weight in weights]
+    for weight in weights:
+        weight.data = torch.where(weight == 0, subject.noise_like(weight), weight)
+    still = _without_gradient(subject)
+    for weight, values in zip(weights, before, strict=True):
+        weight.data.copy_(values)
+    return [name for name in dead if name not in still]
 
 
 def _without_gradient(subject: Subject) -> list[str]:

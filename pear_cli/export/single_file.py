@@ -2,13 +2,16 @@
 
 Its tensors are the trained ones (`adapter.…`, `head.…`, `backbone.…`), the kept knowledge (`knowledge.…`)
 and the logits that prove a faithful copy (`probe.logits`). Its header holds texts: `pear_schema`;
-`description`, the content of model.json; `origin`, the manifest of the artifact; `importance`, where it is
-known; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the file.
+`description`, the content of model.json; `origin`, the manifest of the artifact; where it is known,
+`importance`, or, of channels and blocks, which may outnumber the tensors' values, `layers`: how many each has
+left, and had; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the
+file.
 """
 
 import dataclasses
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pear_cli import tensorfile
 from pear_cli.canonical import canonical, parse
+from pear_cli.choices import Unit
 from pear_cli.environment import memory
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import target
 from pear_cli.export.source import find
+from pear_cli.masking import Mask
+from pear_cli.scoring.importance import Importance
 from pear_cli.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -62,6 +68,11 @@ class SingleFile:
         """The content of importance.json, or None."""
         return self._json("importance") if "importance" in self.texts else None
 
+    @property
+    def layers(self) -> Any:
+        """How many units each layer has left, and had, by `<module>.channels` or `<site>.blocks`, or None."""
+        return self._json("layers") if "layers" in self.texts else None
+
     @functools.cached_property
     def tensors(self) -> "dict[str, Tensor]":
         """All tensors, on the CPU."""
@@ -97,7 +108,7 @@ class SingleFile:
     def to_json(self) -> dict[str, Any]:
         """Where it comes from and what it describes."""
         described = {"description": self.description, "origin": self.origin, "importance": self.importance}
-        return {"path": str(self.path), "sha256": self.texts["sha256"], **described}
+        return {"path": str(self.path), "sha256": self.texts["sha256"], **described, "layers": self.layers}
 
     def _json(self, name: str) -> Any:
         try:
@@ -137,10 +148,8 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
         "pear_schema": str(SCHEMA),
         "description": canonical(_portable(artifact.json("model"))),
         "origin": canonical(artifact.manifest),
+        **{name: canonical(value) for name, value in _units(artifact).items()},
     }
-    importance = _importance(artifact)
-    if importance is not None:
-        texts["importance"] = canonical(importance)
     target.write(out, _serialise(tensors, texts))
     return out
 
@@ -155,14 +164,30 @@ def _portable(description: Any) -> dict[str, Any]:
     return dataclasses.replace(checked, backbone=backbone).to_json()
 
 
-def _importance(artifact: Artifact) -> Any:
-    """The importance that an artifact's share map was made of, or None where the store has it no more."""
+def _units(artifact: Artifact) -> dict[str, Any]:
+    """What a reader may want to see of the units that were chosen from; nothing where the store lacks it."""
     store = Store(artifact.path.resolve().parent.parent)
     key = artifact.inputs.get("checkpoint")
     checkpoint = store.find("checkpoint", key) if key else artifact
-    scored = checkpoint.inputs.get("score") if checkpoint else None
-    scores = store.find("score", scored) if scored else None
-    return scores.json("importance") if scores else None
+    keys = checkpoint.inputs if checkpoint else {}
+    scores, chosen = (
+        store.find(step, keys[step]) if step in keys else None for step in ("score", "prune-share")
+    )
+    if scores is None or chosen is None:
+        return {}
+    importance = scores.json("importance")
+    if "mask.json" in chosen.manifest["files"]:
+        mask = Mask.from_json(chosen.json("mask"))
+        if mask.unit in (Unit.channel, Unit.block):
+            return {"layers": _left(Importance.from_json(importance), mask)}
+    return {"importance": importance}
+
+
+def _left(importance: Importance, mask: Mask) -> dict[str, tuple[int, int]]:
+    """How many units each layer has left, and had."""
+    had = Counter(unit.name.rpartition(".")[0] for unit in importance.units)
+    lost = Counter(name.rpartition(".")[0] for name in mask.pruned)
+    return {layer: (count - lost[layer], count) for layer, count in had.items()}
 
 
 def read(path: Path) -> SingleFile:

@@ -15,8 +15,8 @@ GAP = 2
 SITE = re.compile(r"(?P<path>.*)\.(?P<slot>attn\.\w+|mlp(?:\.\w+)?|\w+\.\d+)")
 
 PART = re.compile(r"\.(?:heads|ranks|channels|blocks)\.\d+$")
-HEADS = ".qkv.channels."
-"""In the name of an attention head that goes with channels."""
+HEADS = ".qkv.channels"
+"""At the end of what the heads of an attention are called that go with channels."""
 
 Owners = Mapping[str, str | None]
 
@@ -121,30 +121,36 @@ class Parts:
 
 @dataclass(frozen=True)
 class Channels:
-    """How many channels, or attention heads, each layer of a network has left.
+    """How many channels, attention heads or blocks of its weight each layer of a network has left.
 
     Args:
-        names: of all channels, `<module>.channels.<index>`.
-        pruned: names of the pruned ones.
+        left: how many are left, and how many there were, by `<module>.channels` or `<site>.blocks`.
+        pruned: names of the pruned units, as far as known.
     """
 
-    names: tuple[str, ...]
+    left: Mapping[str, tuple[int, int]]
     pruned: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, names: Iterable[str], pruned: frozenset[str] = frozenset()) -> "Channels":
+        """Count units by their names, `<module>.channels.<index>`."""
+        total = Counter(name.rpartition(".")[0] for name in names)
+        gone = Counter(name.rpartition(".")[0] for name in pruned)
+        return cls({layer: (count - gone[layer], count) for layer, count in total.items()}, pruned)
 
     @property
     def title(self) -> str:
-        if ".blocks." in self.names[0].rpartition(".")[0][-9:]:
+        if all(layer.endswith(".blocks") for layer in self.left):
             return "blocks"
-        heads = [HEADS in name for name in self.names]
+        heads = [layer.endswith(HEADS) for layer in self.left]
         kinds = (["channels"] if not all(heads) else []) + (["attention heads"] if any(heads) else [])
         return " and ".join(kinds)
 
     def lines(self, width: int) -> list[Text]:
         """Draw into `width` cells: what is left of what there was."""
-        total = Counter(PART.sub("", name) for name in self.names)
-        gone = Counter(PART.sub("", name) for name in self.pruned)
-        places = place(total)
-        cells = {places[at]: Text(f"{count - gone[at]}/{count}") for at, count in total.items()}
+        counts = {layer.rpartition(".")[0]: f"{left}/{count}" for layer, (left, count) in self.left.items()}
+        places = place(counts)
+        cells = {places[at]: Text(text) for at, text in counts.items()}
         note = "left, of all; an attention counts its heads" if "heads" in self.title else "left, of all"
         return [*grid(cells, width), Text(note, "dim")]
 

@@ -13,7 +13,7 @@ from pear_cli.choices import Unit
 from pear_cli.errors import StoreError
 from pear_cli.export import single_file
 from pear_cli.masking import Mask
-from pear_cli.report import layout, spelling
+from pear_cli.report import layout, legend, spelling
 from pear_cli.report.drawing import PART, Channels, Drawing, Parts
 from pear_cli.report.layout import Column
 from pear_cli.report.lineage import Lineage
@@ -84,11 +84,24 @@ def print_exported(path: Path, console: Console) -> None:
     for title, values in sections.items():
         plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
         lines += layout.listed(title, _items(plain), width, INDENT)
+        lines += legend.lines(plain, width, INDENT) if title == "costs" else []
     layout.write(console, lines)
-    if description.get("owners"):
-        scores = Importance.from_json(file.importance).by_name() if file.importance is not None else {}
-        drawing = drawing_of(description, scores)
+    drawing = _exported(file, description)
+    if drawing is not None:
         _section(console, drawing.title, drawing.lines(width or WIDTH))
+
+
+def _exported(file: single_file.SingleFile, description: Mapping[str, Any]) -> Drawn | None:
+    """The drawing of an exported model, or None where it has no adapters, or where it is not known."""
+    if file.layers is not None:
+        try:
+            return Channels({str(at): (int(left), int(count)) for at, (left, count) in file.layers.items()})
+        except (TypeError, ValueError, AttributeError):
+            raise single_file.damaged(file.path, "its header has no sound layers") from None
+    if not description.get("owners"):
+        return None
+    scores = Importance.from_json(file.importance).by_name() if file.importance is not None else {}
+    return drawing_of(description, scores)
 
 
 def print_share_map(artifact: Artifact, store: Store, console: Console) -> None:
@@ -123,6 +136,7 @@ def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
     lines += layout.paragraph(f"{label}; {made}", width)
     for title, values in sections.items():
         lines += layout.listed(title, _items(values), width, INDENT)
+        lines += legend.lines(values, width, INDENT) if title == "costs" else []
     for note in _notes(lineage):
         lines += layout.paragraph(f"note: {spelling.printable(note)}", width, layout.NOTE)
     return lines
@@ -168,19 +182,19 @@ def draw(lineage: Lineage) -> Drawn | None:
 def _scored(scores: Mapping[str, float]) -> Drawn:
     names = tuple(scores)
     if any(COUNTED.search(name) for name in names):
-        return Channels(names)
+        return Channels.of(names)
     return Parts(names, scores) if any(map(PART.search, names)) else Drawing(names, scores)
 
 
-def _parts(mask: Mask, scores: Mapping[str, float]) -> Drawn:
+def _parts(mask: Mask, scores: Mapping[str, float]) -> Drawn | None:
+    if mask.unit in (Unit.channel, Unit.block):  # without scores nobody knows how many there were
+        return Channels.of(scores, frozenset(mask.pruned)) if scores else None
     names = tuple(scores) or mask.pruned
-    if mask.unit in (Unit.channel, Unit.block):
-        return Channels(names, frozenset(mask.pruned))
     return Parts(names, scores, frozenset(mask.pruned)) if names else Drawing(())
 
 
-def drawing_of(description: Any, scores: Mapping[str, float]) -> Drawn:
-    """The drawing of a described model.
+def drawing_of(description: Any, scores: Mapping[str, float]) -> Drawn | None:
+    """The drawing of a described model, or None where what it has left of its channels is not known.
 
     Args:
         description: content of a model.json.
@@ -196,6 +210,8 @@ def drawing_of(description: Any, scores: Mapping[str, float]) -> Drawn:
         kept = description["knowledge"] is not None
         if description.get("mask") is not None:
             return _parts(Mask.from_json(description["mask"]), scores)
+        if description.get("widths") is not None:
+            return None
     except (KeyError, TypeError, AttributeError):
         raise StoreError("model.json is not the description of a model of pear") from None
     if any(home is not None and home not in owners for home in owners.values()):

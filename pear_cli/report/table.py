@@ -42,7 +42,8 @@ def print_closing(rows: Sequence[Row], console: Console) -> None:
     width = layout.width_of(console)
     lines = layout.table(closing_columns(groups(rows)), width)
     units = {shown.value("score.unit") for shown in rows}
-    lines += layout.paragraph(SHARING, width, "dim") if units != {"channel"} else []
+    shared = {shown.value("share.rule") for shown in rows} - {None, "none"}
+    lines += layout.paragraph(SHARING, width, "dim") if shared else []
     lines += layout.paragraph(FASTER, width, "dim") if "channel" in units else []
     layout.write(console, [*lines, *notes(rows, width)])
 
@@ -110,6 +111,7 @@ def closing_columns(listed: Sequence[Group]) -> list[Column]:
         Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
         Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
         Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=1),
+        *_network(listed),
         *_faster(listed),
         Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
         *([_setting("select", "select", listed)] if oracle else []),
@@ -127,6 +129,14 @@ def _pruned(group: Group) -> str:
     if chosen is None:
         return ""
     return f"{chosen.manifest['metrics'].get('pruned')}/{chosen.manifest['metrics'].get('units')}"
+
+
+def _network(listed: Sequence[Group]) -> list[Column]:
+    """The parameters of networks without their pruned channels, of those before."""
+    keys = ("network_params", "whole_network_params")
+    found = [[group.mean(key) for key in keys] for group in listed]
+    cells = ["" if None in values else " of ".join(map(spelling.count, values)) for values in found]
+    return [Column("network", cells, True, rank=2)] if any(cells) else []
 
 
 def _faster(listed: Sequence[Group]) -> list[Column]:

@@ -1,8 +1,9 @@
 """What scoring finds: the importance of every unit, how stable it is, and which adapters are alike."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from pear_cli.errors import CorruptArtifact
@@ -75,8 +76,10 @@ class Importance:
         groups = {unit.name: unit.group for unit in self.units}
         _require(len(groups) == len(self.units), "a unit stands in it twice")
         for unit, score in zip(self.units, self.scores, strict=True):
-            _require(math.isfinite(score), f"the score of {unit.name} is {score}")
-            _require(unit.parameters >= 0 and unit.block >= 0, f"{unit.name} has a negative size or block")
+            if not math.isfinite(score):  # there may be 500 000 units: no message is made in vain
+                raise _nonsense(f"the score of {unit.name} is {score}")
+            if unit.parameters < 0 or unit.block < 0:
+                raise _nonsense(f"{unit.name} has a negative size or block")
         _require(self.images >= 0, f"{self.images} images")
         tau = self.kendall_tau
         _require(tau is None or -1 <= tau <= 1, f"kendall_tau is {tau}")
@@ -92,13 +95,13 @@ class Importance:
 
     def ascending(self) -> list[ScoredUnit]:
         """The units, least important first; equal scores in site order."""
-        scores = self.by_name()
-        return sorted(self.units, key=lambda unit: scores[unit.name])  # sorted() is stable
+        ranked = sorted(zip(self.scores, self.units, strict=True), key=itemgetter(0))  # sorted() is stable
+        return [unit for _, unit in ranked]
 
     def descending(self) -> list[ScoredUnit]:
         """The units, most important first; equal scores in site order."""
-        scores = self.by_name()
-        return sorted(self.units, key=lambda unit: -scores[unit.name])
+        ranked = sorted(zip(self.scores, self.units, strict=True), key=lambda pair: -pair[0])
+        return [unit for _, unit in ranked]
 
     def among(self, scored: "Importance") -> "Importance":
         """These scores among all units of an earlier scoring; those that are gone stand below all others."""
@@ -107,16 +110,15 @@ class Importance:
         return replace(self, units=scored.units, scores=scores)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers; `from_json` reads them back."""
-        units = [
-            {**vars(unit), "group": list(unit.group), "score": score}
-            for unit, score in zip(self.units, self.scores, strict=True)
-        ]
+        """Plain dictionaries, lists and numbers; `from_json` reads them back.
+
+        Units `<place>.0`, `<place>.1`, … that differ in nothing else are one entry with a list of scores.
+        """
         return {
             "criterion": self.criterion,
             "images": self.images,
             "kendall_tau": self.kendall_tau,
-            "units": units,
+            "units": _entries(self),
             "similarity": {site: dict(row) for site, row in self.similarity.items()},
         }
 
@@ -129,10 +131,11 @@ class Importance:
         """
         try:
             tau = value["kendall_tau"]
+            scored = [pair for entry in value["units"] for pair in _scored(entry)]
             return cls(
                 criterion=_text(value["criterion"]),
-                units=tuple(_unit(entry) for entry in value["units"]),
-                scores=tuple(_number(entry["score"]) for entry in value["units"]),
+                units=tuple(unit for unit, _ in scored),
+                scores=tuple(score for _, score in scored),
                 images=_whole(value["images"]),
                 kendall_tau=None if tau is None else _number(tau),
                 similarity={
@@ -154,12 +157,32 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
     return tau if math.isfinite(tau) else None
 
 
-def _unit(entry: Mapping[str, Any]) -> ScoredUnit:
+def _entries(importance: Importance) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    last: object = None
+    for unit, score in zip(importance.units, importance.scores, strict=True):
+        place, _, index = unit.name.rpartition(".")
+        this = (place, unit.block, unit.slot, unit.group, unit.parameters)
+        if this == last and index == str(len(found[-1]["scores"])):
+            found[-1]["scores"].append(score)
+            continue
+        first = index == "0"
+        about = {**vars(unit), "group": list(unit.group)}
+        found.append({**about, **({"name": place, "scores": [score]} if first else {"score": score})})
+        last = this if first else None
+    return found
+
+
+def _scored(entry: Mapping[str, Any]) -> Iterator[tuple[ScoredUnit, float]]:
     slot, width_in, width_out = entry["group"]
     group = (_text(slot), _whole(width_in), _whole(width_out))
-    return ScoredUnit(
-        _text(entry["name"]), _whole(entry["block"]), _text(entry["slot"]), group, _whole(entry["parameters"])
-    )
+    name, about = _text(entry["name"]), (_whole(entry["block"]), _text(entry["slot"]), group)
+    size = _whole(entry["parameters"])
+    if "scores" not in entry:
+        yield ScoredUnit(name, *about, size), _number(entry["score"])
+        return
+    for index, score in enumerate(entry["scores"]):
+        yield ScoredUnit(f"{name}.{index}", *about, size), _number(score)
 
 
 def _text(value: object) -> str:
@@ -182,4 +205,8 @@ def _number(value: object) -> float:
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise CorruptArtifact(f"this is no importance: {what}")
+        raise _nonsense(what)
+
+
+def _nonsense(what: str) -> CorruptArtifact:
+    return CorruptArtifact(f"this is no importance: {what}")

@@ -41,10 +41,13 @@ def apply(
     model: nn.Module,
     description: Description,
     decision: ShareMap | Mask,
-    importance: Importance,
+    importance: Importance | None,
     config: Knowledge,
 ) -> tuple[Description, dict[str, Tensor]]:
     """Take the pruned units from a dense model, in place, and let the kept ones serve.
+
+    Args:
+        importance: of whole adapters; masks need none.
 
     Returns:
         What the model is now, and what is kept of the pruned adapters, encoded.
@@ -58,6 +61,7 @@ def apply(
     if isinstance(decision, Mask):
         decision.apply(model, adapted)
         return dataclasses.replace(description, owners=adapted.owners(), mask=decision), {}
+    assert importance is not None
     kept = knowledge.preserve(adapted, decision, importance, config)
     adapted.share(decision.owners)
     adapted.keep(knowledge.decode(kept, adapted.method, adapted.sites), config.beta, config.learn_beta)
@@ -70,8 +74,9 @@ def _shared(job: Job) -> Made:
     dense = job.inputs["train"]
     model, description = load_model(dense)
     share_map = ShareMap.from_json(job.inputs["prune-share"].json(SHARE_MAP))
+    importance = Importance.from_json(job.inputs["score"].json("importance"))
     before = {name: tensor.clone() for name, tensor in models.tensors(model).items()}
-    described, kept = apply(model, description, share_map, _importance(job), job.experiment.knowledge)
+    described, kept = apply(model, description, share_map, importance, job.experiment.knowledge)
     state = _state_of_unchanged(dense.tensors(OPTIMIZER), before, models.tensors(model))
     return model, described, kept, state
 
@@ -82,7 +87,7 @@ def _masked(job: Job) -> Made:
     model, description = load_model(dense)
     mask = Mask.from_json(job.inputs["prune-share"].json(MASK))
     cuts = mask.cuts(models.adaptation(model))
-    described, kept = apply(model, description, mask, _importance(job), job.experiment.knowledge)
+    described, kept = apply(model, description, mask, None, job.experiment.knowledge)
     return model, described, kept, left_of(dense.tensors(OPTIMIZER), cuts)
 
 
@@ -91,7 +96,7 @@ def _narrow(job: Job) -> Made:
     dense = job.inputs["train"]
     model, description = load_model(dense)
     mask, before = Mask.from_json(job.inputs["prune-share"].json(MASK)), copy.deepcopy(model)
-    described, kept = apply(model, description, mask, _importance(job), job.experiment.knowledge)
+    described, kept = apply(model, description, mask, None, job.experiment.knowledge)
     widths = described.built_widths()
     assert widths is not None
     left = models.left_of(before, widths.since(description.built_widths()))
@@ -109,10 +114,6 @@ MAKE: Mapping[Unit, Callable[[Job], Made]] = {
     Unit.channel: _narrow,
     Unit.block: _masked,
 }
-
-
-def _importance(job: Job) -> Importance:
-    return Importance.from_json(job.inputs["score"].json("importance"))
 
 
 def _state_of_unchanged(

@@ -37,6 +37,7 @@ def evaluate(job: Job) -> Result:
     }
     costs = dict(trained.manifest["accounting"]) | {
         "images_per_second": len(test) / stopwatch.seconds,
+        "network_params": accounting.network_params(model),
         "macs_per_image": accounting.macs_per_image(model, description.size),
         "peak_memory_bytes": memory.bytes(),
         **accounting.latency(model, description.size, job.device),
@@ -47,7 +48,8 @@ def evaluate(job: Job) -> Result:
 
 
 def _speed_up(job: Job, model: nn.Module, description: Description) -> dict[str, float]:
-    """What pruned channels save at inference, where the updates are merged into the weights."""
-    networks = (model, models.whole(description))
-    narrow, wide = (merge(network).to(job.device.device) for network in networks)
-    return accounting.speed_up(narrow, wide, description.size, job.device)
+    """What pruned channels save: parameters, and, where updates are merged into the weights, time."""
+    whole = models.whole(description)
+    narrow, wide = (merge(network).to(job.device.device) for network in (model, whole))
+    before = {"whole_network_params": accounting.network_params(whole)}
+    return before | accounting.speed_up(narrow, wide, description.size, job.device)

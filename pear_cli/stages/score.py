@@ -31,7 +31,7 @@ def score(job: Job) -> Result:
             importance = measure_layers(merge(model), of, counted, config, job.device, seed)
         else:
             importance = measure(model, counted, config, job.device, seed)
-    job.draft.save_json("importance", _of_all(importance, job).to_json())
+    job.draft.save_json("importance", _of_all(importance, job).to_json(), indent=None)
     for line in remarks(importance):
         progress.say(line)
     metrics = {

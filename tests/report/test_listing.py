@@ -261,6 +261,16 @@ def test_the_closing_table_sets_accuracy_beside_cost(fake, lines_of):
     assert lines[2].startswith("prune only")
     assert lines[3].startswith("prune + share + knowledge  2/4")
     assert "not multiply-accumulates" in lines[4]
+    alone = lines_of(print_closing, closing_rows([m["eval"] for m in made[:2]], fake.store))
+    assert not any("not multiply-accumulates" in line for line in alone)  # nothing is shared
+
+
+def test_the_closing_table_has_the_size_of_networks_without_their_channels(fake, lines_of):
+    narrow = {"network_params": 1_200_000, "whole_network_params": 3_400_000}
+    made = fake.publish("eval", {"phase": "shared"}, accounting=narrow)
+    lines = lines_of(print_closing, closing_rows([made, fake.experiment()["eval"]], fake.store))
+    assert "network" in lines[0]
+    assert "1.2M of 3.4M" in lines[1]
 
 
 def test_the_closing_table_takes_evaluations_only(fake, lines_of):

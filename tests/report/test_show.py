@@ -46,14 +46,14 @@ def test_heads_and_ranks_are_drawn_as_one_shade_each():
 
 def test_channels_are_counted_by_layer():
     names = tuple(f"blocks.{b}.mlp.fc1.channels.{i}" for b in range(2) for i in range(12))
-    drawn = Channels(names, frozenset(names[:9])).lines(80)
+    drawn = Channels.of(names, frozenset(names[:9])).lines(80)
     assert [line.plain for line in drawn[:3]] == ["block mlp.fc1", "    0 3/12", "    1 12/12"]
 
 
 def test_a_layer_that_is_numbered_stands_below_its_parents_name_in_the_row_of_its_block():
     layers = ("layer2.0.conv1", "layer2.0.downsample.0", "layer2.1.conv1")
     names = tuple(f"{layer}.channels.{i}" for layer in layers for i in range(4))
-    drawn = [line.plain.split() for line in Channels(names).lines(80)[:3]]
+    drawn = [line.plain.split() for line in Channels.of(names).lines(80)[:3]]
     assert drawn == [["block", "conv1", "downsample.0"], ["0", "4/4", "4/4"], ["1", "4/4"]]
 
 
@@ -112,6 +112,16 @@ def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
     assert "note: test_oracle" in text
 
 
+def test_show_tells_what_costs_are_of(fake, lines_of):
+    costs = {"network_params": 5, "macs_per_image": 3, "whole_macs_per_image": 9, "speedup_theoretical": 3.0}
+    text = "\n".join(
+        lines_of(print_artifact, fake.publish("eval", {}, accounting=costs), fake.store, width=80)
+    )
+    for said in ("as the network runs", "adapters beside the weights", "before channels were pruned"):
+        assert said in text
+    assert max(map(len, text.splitlines()[2:])) <= 80
+
+
 def test_show_fits_80_columns(fake, lines_of):
     for artifact in fake.experiment().values():
         lines = lines_of(print_artifact, artifact, fake.store, width=80)
@@ -168,8 +178,14 @@ def test_without_unicode_the_drawing_is_ascii(fake):
 
 def test_heads_among_channels_are_called_heads():
     heads = tuple(f"blocks.0.attn.qkv.channels.{i}" for i in range(3))
-    mixed = Channels((*heads, "blocks.0.mlp.fc1.channels.0"))
+    mixed = Channels.of((*heads, "blocks.0.mlp.fc1.channels.0"))
     assert mixed.title == "channels and attention heads"
     assert mixed.lines(80)[-1].plain == "left, of all; an attention counts its heads"
-    assert Channels(heads).title == "attention heads"
-    assert Channels(("layer1.0.conv1.channels.0",)).lines(80)[-1].plain == "left, of all"
+    assert Channels.of(heads).title == "attention heads"
+    assert Channels.of(("layer1.0.conv1.channels.0",)).lines(80)[-1].plain == "left, of all"
+
+
+def test_blocks_are_called_blocks_and_have_no_heads():
+    drawn = Channels.of(tuple(f"blocks.0.attn.qkv.blocks.{i}" for i in range(3)))
+    assert drawn.title == "blocks"
+    assert drawn.lines(80)[-1].plain == "left, of all"

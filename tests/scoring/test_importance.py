@@ -81,3 +81,17 @@ def test_scores_share_maps_and_choices_need_no_torch() -> None:
         "import pear_cli.knowledge; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_parts_of_a_layer_are_one_entry_and_older_files_with_one_each_are_read() -> None:
+    units = tuple(
+        ScoredUnit(f"{site}.blocks.{i}", 0, "mlp.fc1", (site, 2, 2), 4) for site in "ab" for i in range(4)
+    )
+    found = replace(FOUND, units=units, scores=tuple(map(float, range(8))), similarity={})
+    stored = json.loads(json.dumps(found.to_json()))
+    assert [entry["scores"] for entry in stored["units"]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert Importance.from_json(stored) == found
+    single = [{**vars(u), "group": list(u.group), "score": float(i)} for i, u in enumerate(units)]
+    assert Importance.from_json({**stored, "units": single}) == found
+    some = replace(found, units=units[1:5], scores=(1.0, 2.0, 3.0, 4.0))
+    assert Importance.from_json(some.to_json()) == some

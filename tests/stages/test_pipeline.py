@@ -340,7 +340,11 @@ def test_the_channels_of_a_residual_network_are_pruned_and_it_trains_on(make, st
     made = artifacts(experiment, store)
     sizes = [made[name].manifest["accounting"]["stored_params"] for name in ("train", "adapt")]
     assert sizes[1] < 0.5 * sizes[0]
-    assert made["eval"].manifest["accounting"]["speedup_theoretical"] > 1.1
+    costs = made["eval"].manifest["accounting"]
+    assert costs["speedup_theoretical"] > 1.1
+    model, _ = load_model(made["adapt"])
+    assert costs["network_params"] == sum(p.numel() for p in model.parameters())
+    assert costs["network_params"] < 0.8 * costs["whole_network_params"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Pruning in several rounds: each scores what is left, prunes, and adapts."""
 
 import copy
+import sys
 
 import pytest
 import torch
 
 from pear_cli import model as models
 from pear_cli.errors import ConfigError
+from pear_cli.export.single_file import export, read
 from pear_cli.masking import Mask
 from pear_cli.merging import merge
+from pear_cli.report.layout import console
+from pear_cli.report.show import print_exported
 from pear_cli.scoring.importance import Importance
 from pear_cli.stages.base import load_model
 from pear_cli.stages.perform import perform_all
@@ -103,3 +107,17 @@ def test_rounds_are_of_channels(make):
         make(prune__steps=2)
     with pytest.raises(ConfigError, match=r"prune.steps = 0 is out of range"):
         make(prune__steps=0)
+    with pytest.raises(ConfigError, match=r"prune.steps = 5 is more than the epochs of adaptation \(4\)"):
+        make(**ROUNDS | {"prune__steps": 5}, method=SPLORA)
+    assert len(make(**ROUNDS | {"optim__adapt_epochs": 0}, method=SPLORA).plan) == 14
+
+
+def test_an_exported_file_says_what_is_left_without_a_word_on_each_unit(rounds, tmp_path, capsys):
+    file = export(rounds["adapt"].path, tmp_path / "model.safetensors")
+    assert file.stat().st_size < rounds["adapt"].manifest["accounting"]["stored_bytes"] + 6000
+    assert read(file).importance is None
+    print_exported(file, console(sys.stdout))
+    shown = capsys.readouterr().out
+    lost = masks(rounds)[-1].by_place()["blocks.0.mlp.fc1"]
+    assert f"{64 - len(lost)}/64" in shown
+    assert "█" not in shown
