@@ -209,11 +209,11 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     made = {n: o.artifact for n, o in zip(whole.plan, perform_all(whole, once), strict=True)}
     undisturbed, calls = Trainer.epoch, []
 
-    def killed(self, epoch):
+    def killed(self, epoch, *watch):
         if epoch == 2 and not calls:
             calls.append(epoch)
             raise KeyboardInterrupt
-        return undisturbed(self, epoch)
+        return undisturbed(self, epoch, *watch)
 
     monkeypatch.setattr(Trainer, "epoch", killed)
     again = Store(tmp_path / "again")

@@ -314,10 +314,10 @@ def test_training_that_was_cut_off_goes_on_as_if_it_never_had(tmp_path, monkeypa
     assert any(name.endswith(".routed") for name in whole.tensors("adapters"))
     epoch, broken = Trainer.epoch, Store(tmp_path / "broken")
 
-    def stop_at_the_second(self, index):
+    def stop_at_the_second(self, index, *watch):
         if index == 1:
             raise KeyboardInterrupt
-        return epoch(self, index)
+        return epoch(self, index, *watch)
 
     monkeypatch.setattr(Trainer, "epoch", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):

@@ -113,16 +113,16 @@ def test_training_that_was_cut_off_goes_on_as_if_it_never_had(
     whole = artifacts(make(**changes), store)[phase]
     epoch, broken = Trainer.epoch, Store(tmp_path / "broken")
 
-    def stop_at_the_third(self, index):
+    def stop_at_the_third(self, index, *watch):
         if index == 2 and (self.phase == "shared") == (phase == "adapt"):
             raise KeyboardInterrupt
-        return epoch(self, index)
+        return epoch(self, index, *watch)
 
     monkeypatch.setattr(Trainer, "epoch", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         artifacts(make(**changes), broken)
     seen = []
-    monkeypatch.setattr(Trainer, "epoch", lambda self, index: seen.append(index) or epoch(self, index))
+    monkeypatch.setattr(Trainer, "epoch", lambda self, *args: seen.append(args[0]) or epoch(self, *args))
     resumed = artifacts(make(**changes), broken)[phase]
     assert seen[0] == 2
     assert resumed.manifest["files"] == whole.manifest["files"]
@@ -131,10 +131,10 @@ def test_training_that_was_cut_off_goes_on_as_if_it_never_had(
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_epoch(make, store, monkeypatch):
     epoch = Trainer.epoch
 
-    def break_the_second(self, index):
+    def break_the_second(self, index, *watch):
         if index == 1:
             self.trained["head.weight"].data.fill_(float("nan"))
-        return epoch(self, index)
+        return epoch(self, index, *watch)
 
     monkeypatch.setattr(Trainer, "epoch", break_the_second)
     with pytest.raises(TrainingError, match="the loss is nan in epoch 2, update 1"):
