@@ -143,7 +143,7 @@ def test_a_sweep_that_is_running_is_not_started_twice(pear, quiet, quick_jobs, t
 
 def test_a_sweep_that_does_not_compose_is_not_listed(pear, quiet):
     assert pear("train", "-m", *quiet, "method=lora,lorra").code == 1
-    assert pear("sweeps").out == "no sweeps\n"
+    assert pear("sweeps") == (0, "", "pear sweeps: no sweeps of outputs/store yet; pear run -m makes one\n")
 
 
 def test_sweeps_of_a_store_are_a_table(pear, quiet, quick_jobs):

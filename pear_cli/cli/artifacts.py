@@ -97,6 +97,8 @@ def list_artifacts(
         complain("ls", f"damaged manifests (pear rm, or pear gc --verify): {', '.join(damaged)}")
     if conditions and not found:
         complain("ls", f"no artifacts match {' '.join(conditions)}")
+    elif not found and asked is None:
+        complain("ls", f"no artifacts in {store} yet; pear run makes some")
     elif asked is not None and as_json:
         for standing in benchmarks.standings(found, asked):
             typer.echo(json.dumps(standing.to_json()))

@@ -68,8 +68,10 @@ def make(
     known = ("html", *FORMATS)
     chosen = form or (SUFFIXES.get(out.suffix.lower(), "") if out else "html")
     if chosen not in known:
-        what = form or f"{out} does not say which format"
-        raise UsageError(f'no format "{what}"{near(chosen, known) or ";"} formats: {", ".join(known)}')
+        what = f"{out} does not say which format;"
+        if form is not None:
+            what = f'no format "{form}"{near(form, known) or ";"}'
+        raise UsageError(f"{what} formats: {', '.join(known)}")
     damaged: list[str] = []
 
     def leave_out(path: Path, error: StoreError) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pear_cli.cli.experiments import start
-from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch
+from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch, complain
 from pear_cli.errors import StoreError
 from pear_cli.flags import UsageError, quoted
 
@@ -37,6 +37,8 @@ def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = ST
     known = [(sweep, progress) for sweep, progress in known if progress.began]
     if as_json:
         typer.echo("".join(f"{line}\n" for line in tables.json_lines(known)), nl=False)
+    elif not known:
+        complain("sweeps", f"no sweeps of {store} yet; pear run -m makes one")
     else:
         tables.print_sweeps(known, layout.console())
 

@@ -138,7 +138,7 @@ def _launch(
         complain(command, _interrupted(under_way, records))
     elif code == DONE and any("error" in record for record in records):
         code = FAILED
-    if code == FAILED and under_way.sweep is not None and not asked.quiet:
+    if code == FAILED and under_way.sweep is not None and records and not asked.quiet:
         progress.say(f"to go on with what is missing: {_resuming(under_way)}", whole=True)
     return code
 

@@ -89,8 +89,10 @@ class Outlook:
         if not self.stages or len(known) < len(times):
             return None
         pace = self.spent / self.expected if self.expected > 1 else 1.0
+        if not times:
+            return 0.0
         left = sum(known) * pace / max(1, together) - (time.monotonic() - self.since)
-        return left if left > 0 or not times else None
+        return left if left > 0 else None
 
     def _compare(self, stage: Planned) -> None:
         """Learn from a stage that is done how far such times are off."""

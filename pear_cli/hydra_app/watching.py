@@ -133,7 +133,7 @@ class Watch:
         if seconds is None and self.ended and self.size:
             spent = time.monotonic() - self.start
             seconds = spent / len(self.ended) * (self.size - len(self.ended))
-        if seconds is None or len(self.ended) == self.size:
+        if not seconds or len(self.ended) == self.size:
             return ""
         return f"about {duration(seconds)} left"
 

@@ -14,6 +14,10 @@ RATE = 5
 """Drawings a second."""
 
 
+ROOM = 3
+"""Cells that stay free: some terminals wrap in the last one, and Ctrl-C writes `^C` behind a line."""
+
+
 class Row(Protocol):
     """One piece of work that is under way."""
 
@@ -63,5 +67,5 @@ class Board:
         inner = [row for row in rows if not row.stays][-1:]
         encoding = terminal_encoding(console.file, console.encoding)
         for row in [row for row in rows if row.stays] + inner:
-            for line in row.lines(options.max_width - 1):  # in the last cell some terminals wrap
+            for line in row.lines(options.max_width - ROOM):
                 yield Text(writable(printable(line), encoding), no_wrap=True, overflow="crop")

@@ -69,6 +69,9 @@ class Filter:
         parsed = cls(found["key"], found["operator"], found["value"].strip())
         if parsed.operator in ORDER and parsed.key != "created" and _number(parsed.value) is None:
             raise ConfigError(f'filter "{text}": {parsed.operator} needs a number, not "{parsed.value}"')
+        number = _number(parsed.value)
+        if parsed.key.endswith("accuracy") and number is not None and not 0 <= number <= 1:
+            raise ConfigError(f'filter "{text}": accuracy is a share; write {number}% as {number / 100:g}')
         return parsed
 
     def check(self, keys: Iterable[str]) -> None:

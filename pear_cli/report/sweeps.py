@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from pear_cli.report import layout, spelling
 from pear_cli.report.layout import Column
@@ -18,9 +17,6 @@ Known = Sequence[tuple[Sweep, Progress]]
 
 def print_sweeps(known: Known, console: Console) -> None:
     """Print a line a sweep."""
-    if not known:
-        layout.write(console, [Text("no sweeps")])
-        return
     progress = [each for _, each in known]
     width = layout.width_of(console)
     columns = [

@@ -1,10 +1,12 @@
 """The two tables: all that is there, and what an experiment came to."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from pear_cli.canonical import canonical
 from pear_cli.choices import Metric
 from pear_cli.errors import StoreError
 from pear_cli.report import layout, protocol, spelling
@@ -20,9 +22,6 @@ SHARING = "sharing saves storage and trained parameters, not multiply-accumulate
 
 def print_listing(rows: Sequence[Row], console: Console) -> None:
     """Print all rows; evaluations that differ only in their seed share a line."""
-    if not rows:
-        layout.write(console, [Text("no artifacts")])
-        return
     width = layout.width_of(console)
     lines = layout.table(listing_columns(groups(rows)), width)
     layout.write(console, [*lines, *notes(rows, width)])
@@ -65,6 +64,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
         *varying(listed, [key for key in VARYING if key not in OPTIONAL]),
+        *_telling(listed),
         Column("accuracy %", [_accuracy(group) for group in listed]),
         *_per_class(listed),
         Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
@@ -81,6 +81,12 @@ VARYING = (
 )
 """Settings that have a column of their own where rows differ in them."""
 
+MOST = 3
+"""Further settings that have a column, at most."""
+
+SAME = ("seed", "method._target_", "dataset._target_", "dataset.name")
+"""Settings that other columns have."""
+
 OPTIONAL = ("share.rule", "knowledge.kind")
 """Those that the row's label has, where they are `none`."""
 
@@ -93,6 +99,22 @@ def varying(listed: Sequence[Group], keys: Sequence[str] = VARYING) -> list[Colu
         if len(known - ({"none"} if key in OPTIONAL else set())) > 1:
             columns.append(_setting(key.split(".")[-1], key, listed, rank=1))
     return columns
+
+
+def _telling(listed: Sequence[Group]) -> list[Column]:
+    """A column for each other setting that alone tells rows apart which look the same."""
+    shown = ("dataset", "method", "prune.ratio", "select", *VARYING)
+    alike = defaultdict(list)
+    for group in listed:
+        look = (group.first.step, group.first.lineage.label, *(str(group.first.value(key)) for key in shown))
+        alike[look].append(group.first.lineage.settings)
+    keys = {
+        key
+        for settings in alike.values()
+        for key in set().union(*settings)
+        if key not in SAME and len({canonical(each.get(key)) for each in settings}) > 1
+    }
+    return [_setting(key.split(".")[-1], key, listed, rank=1) for key in sorted(keys)[:MOST]]
 
 
 def closing_columns(listed: Sequence[Group]) -> list[Column]:

@@ -256,6 +256,7 @@ class Resumable:
         self._write(now)
 
     def _write(self, now: Mapping[str, Tensor]) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         stored = {f"now/{name}": t for name, t in now.items()} | {
@@ -266,10 +267,9 @@ class Resumable:
         try:
             save_file(stored, new, {"progress": about})
             os.replace(new, self.path)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {self.path.parent}: {error.strerror or error}; free some space"
-            ) from None
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
+            raise StoreError(f"cannot write {self.path.parent}: {reason}; free some space") from None
 
     def choose(self, model: nn.Module, trainer: Trainer) -> int:
         """Give the model the weights of the selected epoch; return its index."""

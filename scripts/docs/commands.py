@@ -41,7 +41,7 @@ def section(command: Any, called: str) -> str:
     context = typer.Context(command, info_name=called)
     usage = " ".join([called, *command.collect_usage_pieces(context)])
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [f"| `{cell(name)}` | {cell(about)} |\n" for name, about in filter(None, records)]
+    rows = [f"| `{code(name)}` | {cell(about)} |\n" for name, about in filter(None, records)]
     further = f"[Hydra's flags](#{FLAGS}) may stand among its words.\n\n" if command.epilog else ""
     return (
         f"## {called}\n\n```text\n{usage}\n```\n\n{text(command.help)}\n{further}"
@@ -60,7 +60,7 @@ def hydra() -> Iterator[str]:
         value = "|".join(flag.choices) or "VALUE" if flag.takes else ""
         names = f"{flag.short}, {name}" if flag.short else name
         usage = f"{names} {f'[{value}]' if flag.takes == '?' else value}".rstrip()
-        yield f"| `{cell(usage)}` | {cell(flag.help)} |\n"
+        yield f"| `{code(usage)}` | {cell(flag.help)} |\n"
     yield "\n"
 
 
@@ -78,3 +78,8 @@ def text(help_text: str) -> str:
 def cell(content: str) -> str:
     """A text that stands in a table."""
     return content.replace("|", "\\|").replace("\n", " ")
+
+
+def code(content: str) -> str:
+    """A text that stands in a table as code, where a bar is a bar."""
+    return content.replace("\n", " ")
