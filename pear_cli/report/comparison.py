@@ -11,6 +11,7 @@ from pear_cli.errors import ConfigError
 from pear_cli.report import spelling
 from pear_cli.report.filters import Filter
 from pear_cli.report.interval import mean_and_interval
+from pear_cli.report.lineage import UNKNOWN
 from pear_cli.report.listing import Group, Row, groups
 from pear_cli.report.protocol import Protocol, differences, in_words, protocol
 from pear_cli.report.table import VARYING
@@ -147,6 +148,8 @@ def compare(rows: Iterable[Row], baseline: Sequence[str] = ()) -> list[Line]:
         condition.check(known)
     candidates = defaultdict(list)
     for index, group in enumerate(listed):
+        if group.first.lineage.label == UNKNOWN:
+            continue
         dense = group.first.lineage.label.startswith("dense")
         if all(map(group.first.passes, conditions)) if conditions else dense:
             candidates[_scope(group, bool(conditions))].append(index)
@@ -158,6 +161,8 @@ def compare(rows: Iterable[Row], baseline: Sequence[str] = ()) -> list[Line]:
             apart = sum(not name.startswith(PRUNING) for name, _ in settings[index] ^ settings[other])
             return apart, listed[other].first.lineage.label != "dense", other
 
+        if listed[index].first.lineage.label == UNKNOWN:
+            return None
         there = candidates[_scope(listed[index], bool(conditions))]
         return listed[min(there, key=distance)] if there else None
 

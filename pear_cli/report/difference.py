@@ -100,9 +100,10 @@ def print_difference(found: Difference, console: Console) -> None:
         if not pairs:
             lines.append(Text(f"{title}: the same", style="dim"))
             continue
+        spell = _measure if title == "measured" else _spell
         columns = [
             Column(title, [spelling.printable(name) for name in pairs], words="cut"),
-            *(Column(titles[i], [_spell(pair[i]) for pair in pairs.values()], words="cut") for i in (0, 1)),
+            *(Column(titles[i], [spell(pair[i]) for pair in pairs.values()], words="cut") for i in (0, 1)),
         ]
         if title == "measured":
             columns.append(Column("difference", [_change(*pair) for pair in pairs.values()], right=True))
@@ -163,6 +164,11 @@ def _spell(value: object) -> str:
         return spelling.number(value)
     text = "" if value is None else spelling.value(value)
     return text if len(text) <= 24 else f"{text[:20]}…"
+
+
+def _measure(value: object) -> str:
+    """As `_spell`, but a count in groups of three digits."""
+    return spelling.number(value) if type(value) is int else _spell(value)
 
 
 def _change(first: object, second: object) -> str:

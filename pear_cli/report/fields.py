@@ -6,6 +6,7 @@ from typing import Any
 
 from pear_cli.report import spelling
 from pear_cli.report.comparison import Estimate, Line
+from pear_cli.report.table import marked
 
 Text = Callable[[Line], str]
 Number = Callable[[Line], float | None]
@@ -35,7 +36,7 @@ def fields(lines: Sequence[Line]) -> list[Field]:
     known = [
         Field("dataset", "dataset", lambda line: line.dataset),
         Field("method", "method", lambda line: line.method),
-        Field("model", "model", lambda line: line.model),
+        Field("model", "model", lambda line: marked(line.group, line.model)),
         Field(
             "accuracy", "accuracy, %", lambda line: percent(line.accuracy), lambda line: _mean(line.accuracy),
             "on the test split, mean over seeds ± half of the 95% t interval",
@@ -68,6 +69,7 @@ def record(line: Line) -> dict[str, Any]:
         "share_rule": line.first.value("share.rule"),
         "knowledge_kind": line.first.value("knowledge.kind"),
         "select": line.first.value("select"),
+        "random_weights": line.first.weights == "random",
         "seeds": len(line.by_seed),
         **_numbers("accuracy", line.accuracy),
         **_numbers("difference", line.difference),

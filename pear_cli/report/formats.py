@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 from pear_cli.report.comparison import Line
 from pear_cli.report.fields import Field, fields, record
+from pear_cli.report.listing import RANDOM
 from pear_cli.report.protocol import ORACLE, differences, in_words
+from pear_cli.report.table import MARK
 
 FORMULA = "=+-@\t\r"
 """What a text must not begin with, or a spreadsheet would compute it."""
@@ -64,21 +66,27 @@ def json_text(lines: Sequence[Line]) -> str:
 
 
 def latex(lines: Sequence[Line]) -> str:
-    """A tabular with the rules of booktabs; a rule stands between datasets."""
+    """A small tabular with the rules of booktabs; a rule stands between datasets, and notes are comments."""
     shown = [one for one in fields(lines) if one.name != "select"]
     align = "".join("r" if one.number else "l" for one in shown)
-    rows = [r"% \usepackage{booktabs,textcomp} \usepackage[T1]{fontenc}", f"\\begin{{tabular}}{{{align}}}"]
+    rows = [r"% \usepackage{booktabs,textcomp} \usepackage[T1]{fontenc}"]
+    rows += [f"% {' '.join(note.split())}" for note in notes_of(lines)]
+    rows += [r"{\small\setlength{\tabcolsep}{4pt}", f"\\begin{{tabular}}{{{align}}}"]
     rows += [r"\toprule", _latex_row(shown, lambda one: one.title), r"\midrule"]
     for before, line in zip([None, *lines], lines, strict=False):
         if before is not None and before.dataset != line.dataset:
             rows.append(r"\midrule")
         rows.append(_latex_row(shown, lambda one, line=line: one.text(line)))  # type: ignore[misc]
-    return "\n".join([*rows, r"\bottomrule", r"\end{tabular}", ""])
+    rows.append(r"\bottomrule")
+    if _random(lines):
+        said = escape_latex(f"{MARK} {RANDOM}")
+        rows.append(f"\\multicolumn{{{len(shown)}}}{{l}}{{\\footnotesize {said}}} \\\\")
+    return "\n".join([*rows, r"\end{tabular}}", ""])
 
 
 def notes_of(lines: Sequence[Line]) -> list[str]:
     """What a reader of the table must know: what cannot be compared, and what was chosen on the test set."""
-    notes = []
+    notes = [f"{MARK} {RANDOM}"] if _random(lines) else []
     if any(line.first.value("select") == "test_oracle" for line in lines):
         notes.append(ORACLE)
     for dataset in dict.fromkeys(line.dataset for line in lines):
@@ -92,6 +100,10 @@ def notes_of(lines: Sequence[Line]) -> list[str]:
     if gone:
         notes.append(f"{gone} of {len(lines)} have lost inputs: not all of their settings are known")
     return notes
+
+
+def _random(lines: Sequence[Line]) -> bool:
+    return any(line.first.weights == "random" for line in lines)
 
 
 FORMATS: dict[str, Callable[[Sequence[Line]], str]] = {

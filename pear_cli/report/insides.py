@@ -75,11 +75,14 @@ def share_map(lineage: Lineage, palette: Palette) -> Inside | None:
         return None
     spec = arcs.share_map(drawn, palette)
     pruned = sum(owner != site for site, owner in drawn.owners.items())
+    served = any(owner not in (site, None) for site, owner in drawn.owners.items())
+    hollow = " Hollow: served by the one of its colour." if served else ""
+    hollow += " Hollow and grey: pruned, nothing serves there." if None in drawn.owners.values() else ""
     kept = " A dot inside: what it knew is kept." if drawn.knowledge else ""
     words = (
         f"{pruned} of {len(drawn.owners)} adapters pruned. Filled: keeps its own adapter, the larger the more"
     )
-    return _inside(spec, f"{words} important. Hollow: served by the one of its colour.{kept}")
+    return _inside(spec, f"{words} important.{hollow}{kept}")
 
 
 def confusion(lineage: Lineage, palette: Palette) -> Inside | None:
@@ -104,8 +107,8 @@ def calibration(lineage: Lineage, palette: Palette) -> Inside | None:
     found = predictions.calibration()
     spec = reliability.reliability(found, palette)
     error = f"{100 * found.error:.1f} % ({len(found.bins)} bins)"
-    words = f"Accuracy by confidence; expected calibration error {error}. The darker, the more images."
-    return _inside(spec, words)
+    words = f"Accuracy by confidence; expected calibration error {error}."
+    return _inside(spec, f"{words} The stronger the colour, the more images.")
 
 
 def _inside(spec: Spec | None, caption: str) -> Inside | None:

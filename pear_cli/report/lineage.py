@@ -21,6 +21,9 @@ SHORT = {
 }
 """What the name of a group alone means."""
 
+UNKNOWN = "unknown (inputs are lost)"
+"""The label where lost inputs leave open what was done, on which data, or by which method."""
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -126,6 +129,8 @@ class Lineage:
     def label(self) -> str:
         """What was done to the dense model."""
         ratio = self.setting("prune.ratio")
+        if self.missing and None in (ratio, self.setting("dataset"), self.setting("method")):
+            return UNKNOWN
         if ratio is None:
             if self.setting("method.slots") == []:
                 return str(self.setting("method"))

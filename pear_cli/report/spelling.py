@@ -1,6 +1,7 @@
 """How numbers and names are spelled for a reader."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from pear_cli import progress
 from pear_cli.progress.rows import duration as duration
@@ -23,7 +24,10 @@ def number(x: float | None) -> str:
     """A measured number with four digits; whole numbers in full."""
     if x is None:
         return ""
-    return f"{x:,}".replace(",", " ") if isinstance(x, int) else f"{x:.4g}"
+    if isinstance(x, int):
+        return f"{x:,}".replace(",", " ")
+    decimal = Decimal(f"{x:.12g}")  # two sums of the same numbers round alike
+    return f"{float(f'{decimal:.4g}'):.4g}"
 
 
 def count(n: float | None) -> str:

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 
@@ -98,3 +99,13 @@ def test_what_differs_in_protocol_is_not_comparable(fake):
 def test_a_lost_input_is_no_difference_in_protocol():
     assert differences([{"select": "last", "seed": "0"}, {"seed": "0"}]) == {}
     assert in_words(differences([{"select": "last"}, {"select": "val"}])) == "select (last, val)"
+
+
+def test_what_lost_its_inputs_is_unknown_and_has_no_difference(fake):
+    fake.experiment(ratio=0, rule="none", kind="none", accuracy=0.9)
+    fake.experiment(dense_only=True, accuracy=0.7)
+    lost = fake.experiment(accuracy=0.8)
+    shutil.rmtree(lost["adapt"].path)
+    line = next(line for line in lines_of(fake) if "unknown" in line.model)
+    assert line.model == "unknown (inputs are lost)"
+    assert (line.baseline, line.difference) == (None, None)

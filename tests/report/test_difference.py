@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from pear_cli.report import spelling
 from pear_cli.report.difference import Agreement, between, print_difference
 from pear_cli.report.predictions import Predictions
 
@@ -43,3 +45,11 @@ def test_diff_takes_two_artifacts_and_prints_json(pear, finished):
     assert said.code == 0
     assert json.loads(said.out)["artifacts"] == [f"eval/{key}", f"adapt/{other}"]
     assert pear("report", "diff", key).code == 2
+
+
+def test_equal_numbers_round_alike_and_counts_are_in_groups(fake, lines_of):
+    assert spelling.number(0.92575) == spelling.number(0.9257500000000001) == "0.9258"
+    one, two = fake.experiment(accuracy=0.92575), fake.experiment(accuracy=0.8)
+    found = replace(between(one["eval"], two["eval"], fake.store), measured={"stored_bytes": (104448, 4448)})
+    lines = lines_of(print_difference, found)
+    assert any("104 448" in line and "4 448" in line and "-100 000" in line for line in lines)

@@ -65,3 +65,20 @@ def test_the_latex_table_compiles(lines, tmp_path):
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("form", ["md", "latex", "csv", "json"])
+def test_random_weights_are_said_in_every_format(fake, form):
+    fake.experiment(weights="random-" + "a" * 64)
+    text = FORMATS[form](compare(rows(fake.store)))
+    said = {"md": "\n- \\* the weights of the frozen backbone are random", "csv": "random_weights"}
+    said |= {"latex": "{\\footnotesize * the weights of the frozen", "json": '"random_weights": true'}
+    assert said[form] in text
+
+
+def test_latex_has_the_notes_as_comments(fake):
+    fake.experiment()
+    fake.experiment(normalization="half")
+    text = FORMATS["latex"](compare(rows(fake.store)))
+    assert "% digits: not all of these can be compared" in text
+    assert "random" not in text

@@ -283,3 +283,33 @@ def test_all_is_open_in_print(show):
     shown.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert not shown.locator("details:not([open])").count()
     assert shown.pdf()[:4] == b"%PDF"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_print_is_dark_on_white_whatever_the_screen_is(show, scheme):
+    shown = show(color_scheme=scheme)
+    if scheme == "light":
+        shown.click("#theme")  # dark by the reader's choice
+    shown.emulate_media(media="print")
+    colour = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
+    assert [shown.evaluate(colour, name) for name in ("--ink", "--ground", "--c0")] == [
+        "#1c2328",
+        "#ffffff",
+        "#0f7b6c",
+    ]
+
+
+def test_dashed_baselines_go_while_another_one_is_chosen(show):
+    shown = show()
+    dashed = shown.locator(".compared_marks path, .compared_marks line")
+    assert dashed.first.is_visible()
+    shown.select_option("#baseline", "lora · prune + share, 50%")
+    assert not dashed.first.is_visible()
+    shown.select_option("#baseline", "")
+    assert dashed.first.is_visible()
+
+
+def test_captions_say_of_which_seed_a_chart_is(report):
+    captions = re.findall("<figcaption>(.*?)</figcaption>", report.read_text("utf-8"))
+    assert any("calibration error" in text and "Of seed 0." in text for text in captions)
+    assert not any("by epoch" in text and "Of seed" in text for text in captions)

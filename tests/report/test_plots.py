@@ -3,14 +3,17 @@ import re
 import pytest
 
 from pear_cli.errors import ConfigError, MissingArtifact
-from pear_cli.report.charts import heat, render
-from pear_cli.report.charts.frontier import front, pareto
+from pear_cli.report import insides
+from pear_cli.report.charts import curves, heat, render
+from pear_cli.report.charts.frontier import LEGEND, compared, front, pareto, ratios
 from pear_cli.report.charts.style import PAPER, finished
 from pear_cli.report.comparison import compare
+from pear_cli.report.drawing import Drawing
 from pear_cli.report.insides import KINDS
 from pear_cli.report.listing import rows
 from pear_cli.report.plots import plot
 
+SITES = ("blocks.0.attn.q", "blocks.1.attn.q")
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
 
 
@@ -100,3 +103,46 @@ def test_links_lead_to_rows_of_the_page(fake):
     fake.experiment()
     text = render.inline(finished(pareto(compare(rows(fake.store)), PAPER), PAPER))
     assert re.findall(r'href="([^"]*)"', text) == ["#row-0"]
+
+
+@pytest.mark.parametrize("rules", [3, 14])
+def test_ratios_are_true_and_a_legend_names_what_it_has_room_for(fake, rules):
+    fake.experiment(ratio=0, rule="none", kind="none")
+    for number in range(rules):
+        fake.experiment(ratio=0.75, rule=f"rule{number}")
+    layers = ratios(compare(rows(fake.store)), PAPER)["layer"]
+    assert {record["ratio"] for record in layers[-1]["data"]["values"]} == {75}
+    shape = layers[-1]["encoding"].get("shape")
+    assert (shape is not None) == (rules <= LEGEND)
+    dashed = layers[0]["encoding"]["color"]["legend"]
+    assert dashed is None or "lora · dense" in dashed["values"]
+
+
+def test_many_baselines_are_left_out(fake):
+    for task in "abcd":
+        fake.experiment(ratio=0, rule="none", kind="none", weights=task * 64)
+        fake.experiment(weights=task * 64)
+    lines = compare(rows(fake.store))
+    assert len(compared(lines)) == 4
+    assert ratios(lines, PAPER)["layer"][0]["data"]["values"] == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ticks"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (8, list(range(1, 9))),
+        (30, [5, 10, 15, 20, 25, 30]),
+        (100, [20, 40, 60, 80, 100]),
+    ],
+)
+def test_ticks_are_whole_epochs(epochs, ticks):
+    spec = curves.learning({"seed 0": [[{"train_loss": 1.0}] * epochs]}, PAPER)
+    assert spec["vconcat"][0]["layer"][0]["encoding"]["x"]["axis"]["values"] == ticks
+
+
+def test_the_caption_of_a_share_map_without_sharing_does_not_say_who_serves(monkeypatch):
+    monkeypatch.setattr(insides.show, "draw", lambda _: Drawing(SITES, owners=dict.fromkeys(SITES)))
+    assert "nothing serves there" in (caption := insides.share_map(None, PAPER).caption)
+    assert "served by" not in caption

@@ -1,5 +1,6 @@
 """Learning curves of one experiment: accuracy and loss by epoch, over all its trainings."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, v
 from pear_cli.report.spelling import printable
 
 Record = Mapping[str, Any]
+TICKS = 8  # of the epochs, at most
 PHASES = 40  # rules between trainings that are drawn, at most
 
 
@@ -57,7 +59,7 @@ def _panel(
     palette: Palette,
 ) -> Spec:
     scale = {"domain": [1, max(2, last)], "nice": False, "zero": False}
-    axis = {"tickMinStep": 1, "tickCount": 8, "grid": False, "format": "d", "labelOverlap": True}
+    axis = {"values": _ticks(last), "grid": False, "format": "d", "labelOverlap": True}
     x = field("epoch", "Q", "epoch", scale=scale, axis=axis)
     y = field("value", "Q", title, scale={"zero": False}, axis={"tickCount": 4})
     legend: Spec = {} if len(names) > 1 else {"legend": None}
@@ -73,6 +75,14 @@ def _panel(
         between = values([{"at": end + 0.5} for end in ends])
         layers.insert(0, {"data": between, "mark": rule, "encoding": {"x": {**x, "field": "at"}}})
     return {"width": WIDTH - 60, "height": height, "data": values(records), "layer": layers}
+
+
+def _ticks(last: int) -> list[int]:
+    """Whole epochs, at most `TICKS` of them."""
+    step = next(
+        n * 10**power for power in itertools.count() for n in (1, 2, 5) if last <= TICKS * n * 10**power
+    )
+    return list(range(step, last + 1, step))
 
 
 def _points(entry: Record) -> list[dict[str, Any]]:

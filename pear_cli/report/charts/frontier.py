@@ -10,8 +10,15 @@ from pear_cli.report.comparison import Line, of_another_protocol
 
 HEIGHT = 250
 LOG = 20  # of the largest to the smallest size, from which on the axis is logarithmic
-DODGE = 1.2  # percentage points between series of the same prune ratio
+LEGEND = 12  # series that a legend names, at most
+LEVELS = 3  # dashed baselines, at most
 SHORT = 26  # letters of a name that has room for another beside it
+SHAPES = (
+    *("circle", "square", "triangle-up", "cross"),
+    *("triangle-right", "triangle-left", "triangle-down", "diamond"),
+)
+"""Of marks; where colours begin again, they go on by one: no two series look alike."""
+
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
@@ -55,7 +62,7 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
     """Accuracy against the prune ratio; a line joins what differs in the ratio alone.
 
     Args:
-        lines: of one dataset; those that never pruned are the dashed level.
+        lines: of one dataset; what the pruned ones are compared with is dashed, up to `LEVELS` of them.
 
     Returns:
         None where nothing was pruned.
@@ -64,22 +71,33 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
     if not pruned:
         return None
     records = [{**record, "ratio": percent(line.ratio or 0)} for line, record in _records(pruned)]
-    compared = {id(line.baseline) for line in pruned}
-    level = [record for _, record in _records([line for line in lines if id(line.group) in compared])]
+    dashed = compared(lines)
+    level = [record for _, record in _records(dashed if len(dashed) <= LEVELS else [])]
     names = list(dict.fromkeys(record["series"] for record in records))
-    for record in records:  # side by side, where their intervals would hide each other
-        record["ratio"] += DODGE * (names.index(record["series"]) - (len(names) - 1) / 2)
     x = field(
         "ratio", "Q", "pruned units, %", scale={"domain": [0, 100]}, axis={"values": [0, 25, 50, 75, 100]}
     )
-    colour = _colour(lines, records, palette)
-    dashed: Spec = {"type": "rule", "strokeDash": [4, 3], "color": palette.muted}
-    below: list[Spec] = [{"data": values(level), "mark": dashed, "encoding": {"y": _accuracy(), **_said()}}]
-    if len(names) <= len(palette.series):
+    colour = _colour(lines, [*records, *level], palette)
+    rule: Spec = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}
+    across = {"y": _accuracy(), "color": colour, **_said()}
+    below: list[Spec] = [{"name": "compared", "data": values(level), "mark": rule, "encoding": across}]
+    if len(names) <= LEGEND:
         joined: Spec = {"type": "line", "strokeWidth": 1.5, "aria": False}
         encoding = {"x": x, "y": _accuracy(), "color": colour}
         below.append({"data": values(records), "mark": joined, "encoding": encoding})
     return _chart(records, x, colour, palette, below)
+
+
+def compared(lines: Sequence[Line]) -> list[Line]:
+    """What the pruned ones of these lines are compared with."""
+    found = {id(line.baseline) for line in lines if line.ratio}
+    return [line for line in lines if id(line.group) in found]
+
+
+def unnamed(lines: Sequence[Line]) -> int:
+    """How many series the charts of these lines have, 0 where a legend names them."""
+    count = len({line.series_name for line in lines})
+    return count if count > LEGEND else 0
 
 
 def front(lines: Sequence[Line]) -> list[Line]:
@@ -115,7 +133,8 @@ def _chart(
     place = {"x": x, "color": colour}
     point: Spec = {"type": "point", "filled": True, "size": 85, "opacity": 1, "strokeWidth": 1.2}
     names = colour["scale"]["domain"]
-    shape = {"shape": {**colour, "scale": {"domain": names}}} if len(names) <= len(palette.series) else {}
+    shapes = [SHAPES[(i + i // len(palette.series)) % len(SHAPES)] for i in range(len(names))]
+    shape = {"shape": {**colour, "scale": {"domain": names, "range": shapes}}} if colour["legend"] else {}
     solid = {key: colour[key] for key in ("field", "type", "scale", "legend")}
     filled = {"condition": {"test": "datum.apart", "value": palette.ground}, **solid}
     edge = {"condition": {"test": "datum.apart", **solid}, "value": palette.ground}
@@ -159,7 +178,7 @@ def _colour(lines: Sequence[Line], records: Sequence[dict[str, Any]], palette: P
     names = list(dict.fromkeys(line.series_name for line in lines))
     here = [name for name in names if any(record["series"] == name for record in records)]
     wide = {"columns": 1, "labelLimit": WIDTH - 110} if max(map(len, here), default=0) > SHORT else {}
-    legend = {"values": here, "symbolOpacity": 1, **wide} if len(names) <= len(palette.series) else None
+    legend = {"values": here, "symbolOpacity": 1, **wide} if len(names) <= LEGEND else None
     return field("series", "N", scale=colours(names, palette), legend=legend)
 
 

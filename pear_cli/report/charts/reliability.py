@@ -7,7 +7,7 @@ HEIGHT = 230
 
 
 def reliability(calibration: Calibration, palette: Palette) -> Spec | None:
-    """Accuracy by confidence, the darker the more images; on the dashed diagonal it is calibrated.
+    """Accuracy by confidence; colour: how many images; on the dashed diagonal it is calibrated.
 
     Returns:
         None where there are no predictions.

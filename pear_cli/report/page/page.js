@@ -106,7 +106,11 @@
   };
   const choice = get("baseline");
   for (const name of new Set(data.rows.map((row) => row.name))) choice.add(new Option(name, name));
-  choice.addEventListener("change", () => { differ(choice.value); filter(); });
+  choice.addEventListener("change", () => {
+    document.body.classList.toggle("asked", Boolean(choice.value));  // charts show the baselines as reported
+    differ(choice.value);
+    filter();
+  });
   differ("");
 
   // A row and its marks light up together; a mark says what it is.

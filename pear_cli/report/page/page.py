@@ -18,7 +18,7 @@ from pear_cli.report.charts.style import PAGE, Spec, finished
 from pear_cli.report.comparison import Line, of_another_protocol
 from pear_cli.report.fields import fields, percent
 from pear_cli.report.formats import notes_of
-from pear_cli.report.lineage import Lineage
+from pear_cli.report.lineage import UNKNOWN, Lineage
 from pear_cli.report.protocol import differences
 
 ENVIRONMENT = (
@@ -93,7 +93,15 @@ def _draw(spec: Spec | None, caption: str) -> list[Chart]:
 def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Chart]:
     here = [line for line in lines if line.dataset == dataset]
     size = "Accuracy and stored bytes. Dashed: the front, which nothing of that size or smaller surpasses."
-    ratio = "Accuracy and the share of pruned units. Dashed: what they are compared with."
+    ratio = "Accuracy and the share of pruned units."
+    levels = len(frontier.compared(here))
+    if levels > frontier.LEVELS:
+        ratio += f" The {levels} that they are compared with are left out."
+    elif levels:
+        ratio += " Dashed: what they are compared with, as reported."
+    if count := frontier.unnamed(here):
+        size += f" {count} series, too many for a legend: a mark under the pointer says what it is."
+        ratio += " A mark under the pointer says what it is."
     if of_another_protocol(here):
         size += " Hollow: of another protocol than most, and no part of it."
     return _draw(frontier.pareto(here, PAGE), size) + _draw(frontier.ratios(here, PAGE), ratio)
@@ -124,7 +132,8 @@ def _inside(line: Line, complaints: list[str]) -> list[Chart]:
         except PearError as error:
             complaints.append(spelling.printable(f"{line.dataset}, {line.name}, {kind}: {error}"))
             continue
-        charts += _draw(found.spec, found.caption) if found else []
+        of = "" if kind == "curves" else f" Of seed {spelling.value(newest.setting('seed'))}."
+        charts += _draw(found.spec, found.caption + of) if found else []
     return charts
 
 
@@ -158,7 +167,7 @@ def _data(lines: Sequence[Line]) -> dict[str, Any]:
         {
             "dataset": line.dataset,
             "name": line.name,
-            "seeds": line.by_seed,
+            "seeds": {} if line.first.lineage.label == UNKNOWN else line.by_seed,
             "baseline": _number(line, lines),
             "protocol": dict(line.protocol),
         }
