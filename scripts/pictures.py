@@ -104,7 +104,9 @@ def report(name: str) -> None:
         page = Path(folder) / "report.html"
         pear(f"report optim.epochs=6 --out {page}")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+        shown = browser.new_page(
+            viewport={"width": 1040, "height": 640}, color_scheme="light", device_scale_factor=1.5
+        )
         shown.goto(page.as_uri())
         shown.wait_for_selector(".chart svg")
         shown.screenshot(path=PICTURES / name)
