@@ -105,7 +105,7 @@ def report(name: str) -> None:
         pear(f"report optim.epochs=6 --out {page}")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         shown = browser.new_page(
-            viewport={"width": 1040, "height": 640}, color_scheme="light", device_scale_factor=1.5
+            viewport={"width": 1200, "height": 780}, color_scheme="light", device_scale_factor=1.5
         )
         shown.goto(page.as_uri())
         shown.wait_for_selector(".chart svg")
