@@ -141,6 +141,7 @@ def _check_preparation(
     from dataclasses import fields
 
     from pear_cli.batches import statistics
+    from pear_cli.choices import Resize
     from pear_cli.errors import ConfigError
     from pear_cli.model import stated
 
@@ -150,7 +151,7 @@ def _check_preparation(
         "normalization": dataset.normalization is description.normalization
         or dataset.normalization.statistics == statistics(model, description.normalization),
         "resize": wanted.resize is description.resize,
-        "crop_pct": wanted.crop_pct == description.crop_pct or wanted.resize is not description.resize,
+        "crop_pct": dataset.crop_pct in (None, description.crop_pct) or description.resize is not Resize.crop,
         "interpolation": wanted.interpolation is description.interpolation,
     }
     for name, agrees in same.items():

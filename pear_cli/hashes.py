@@ -5,6 +5,7 @@ written is as good as none: nothing here raises for it. Files appear whole, by o
 that write at the same time cost each other at most a repeated computation.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -151,5 +152,7 @@ def write(place: Path, content: bytes) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "no regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

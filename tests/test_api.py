@@ -188,6 +188,7 @@ def test_evaluation_prepares_images_as_in_training_and_refuses_other_wishes(crop
     for wish, message in (
         ({"normalization": Normalization.half}, r"trained with dataset\.normalization=none, not half"),
         ({"resize": Resize.crop, "crop_pct": 0.9}, r"dataset\.crop_pct=0\.5, not 0\.9"),
+        ({"crop_pct": 0.9}, r"dataset\.crop_pct=0\.5, not 0\.9"),
     ):
         with pytest.raises(ConfigError, match=message):
             api.evaluate(artifact.path, dataclasses.replace(Bundled("digits"), **wish), experiment.runtime)

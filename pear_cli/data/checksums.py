@@ -23,7 +23,7 @@ class Altered:
     found: str
 
     def __str__(self) -> str:
-        return f"its MD5 is {self.found}, {self.expected} is published"
+        return f"its MD5 is {self.found}, where {self.expected} is published"
 
 
 def stated(family: Any, published: Published) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pear_cli import parallel
+from pear_cli.data import pictures
 from pear_cli.data.base import Dataset, Records
 from pear_cli.data.condition import Problem
 from pear_cli.data.folder import Files
@@ -41,6 +42,8 @@ class Findings:
                 continue
             except DataError as error:
                 note(_missing(split, error))
+                if isinstance(dataset, Parted):  # a download is tried once
+                    dataset = replace(dataset, download=False)
                 continue
             for problem in problems:
                 note(problem)
@@ -96,6 +99,7 @@ class Findings:
         Args:
             step: called after each image.
         """
+        pictures.accept_large()
         seen: Seen = {}
         for split, records, rows in self.parts:
             own: Seen = {}

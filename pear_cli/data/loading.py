@@ -165,7 +165,11 @@ class Streamed:
         workers = min(self.workers, len(batches))
         at_work = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
         source: Any = Decoder(self.records, self.preparation, at_work)
-        loader = DataLoader(source, None, sampler=batches, num_workers=workers, collate_fn=as_it_is)
+        # Without a generator of its own it draws from torch's, and dropout would see other numbers.
+        own = torch.Generator()
+        loader = DataLoader(
+            source, None, sampler=batches, num_workers=workers, collate_fn=as_it_is, generator=own
+        )
         try:
             for found in loader:
                 if isinstance(found, DataError):

@@ -23,6 +23,8 @@ def read(path: Path) -> Image.Image:
         DataError: naming the file, when it is missing or cannot be decoded.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")  # a pipe would be waited for
         with Image.open(path) as image:
             return to_rgb(image)
     except FileNotFoundError:
@@ -38,9 +40,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Modes become RGB as Pillow's `convert` does it: grey is repeated, CMYK is inverted without a colour
     profile, transparency is dropped and the colours under it stay. 16-bit grey keeps its upper byte,
     where Pillow's own conversion has clipped it to white in some versions.
+
+    Raises:
+        ValueError: PostScript, or floating-point values that are no grey levels in 0 to 255.
     """
     if image.format == "EPS":
         raise ValueError("it is PostScript, a program that Pillow would have Ghostscript run")
+    if image.mode == "F" and (0 < (white := _array(image).max(initial=0)) <= 1 or white > 255):
+        raise ValueError("its values are floating-point numbers, and not in 0 to 255")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or (upright.mode == "I" and _above_8_bits(upright)):
         return Image.fromarray((_array(upright) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -100,7 +100,7 @@ class Torchvision(Parted):
 
     def compare(self) -> list[Problem]:
         problems = [
-            Problem("checksum", "", file.place, f"{file}; remove it, and it is downloaded again")
+            Problem("checksum", "", file.place, f"{file}; {self._remedy}")
             for file in altered(self.folder(), self._checksums)
         ]
         with contextlib.suppress(DataError):  # what is not there has no number
@@ -220,9 +220,14 @@ class Torchvision(Parted):
         found = list(altered(self.folder(), own))
         if found:
             more = f" and {len(found) - 1} more; pear data verify names them all" if found[1:] else ""
-            then = "it is downloaded again" if self.download else "put the published one there"
             path = self.folder() / found[0].place
-            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}\nremove it, and {then}")
+            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}\n{self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        """What to do about a file that is not the published one."""
+        then = "it is downloaded again" if self.download else "put the published one there"
+        return f"remove it, and {then}"
 
     def _unavailable(self, error: Exception) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". You can use ")[0]

@@ -114,9 +114,9 @@ class Vtab(FileDataset):
         if count is None:
             labels = {line.label for line in self._lines("train800val200")[0]}
             count = 1 + max(labels, default=0)
-            if labels - set(range(count)) or len(labels) < count:
-                gap = next((label for label in range(count) if label not in labels), None)
-                without = "" if gap is None else f" without {gap}"
+            if min(labels, default=0) < 0 or len(labels) < count:
+                gap = next(label for label in range(len(labels) + 1) if label not in labels)
+                without = f" without {gap}" if gap < count else ""
                 return count, (
                     f"the training labels go from {min(labels)} to {max(labels)}{without}; "
                     "number the classes from 0 without gaps, or set dataset.num_classes"

@@ -69,10 +69,11 @@ def pixel_file():
 def test_all_ways_give_the_same_batches(photos, caching, workers):
     order = [3, 0, 9], [1], [10, 2, 4, 5], [8, 7, 6]
     expected = seen(kept(photos, Caching.ram), *order)
-    split = kept(photos, caching, workers)
+    split, before = kept(photos, caching, workers), torch.get_rng_state()
     for _ in range(2):
         assert seen(split, *order) == expected
     assert len(Batches(split, HALF, torch.device("cpu"))) == 11
+    assert torch.equal(torch.get_rng_state(), before)  # dropout draws from it
 
 
 def test_a_second_run_decodes_nothing(photos, monkeypatch):

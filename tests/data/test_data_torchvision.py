@@ -161,7 +161,8 @@ def test_a_file_that_is_not_the_published_one_is_named_and_left_alone(tmp_path, 
     with pytest.raises(AlteredFile) as said:
         dataset(tmp_path, download=download).classes()
     assert str(said.value) == (
-        f"{listed / 'data'} is not the published file: its MD5 is {WRONG}, {STATED} is published\n{remedy}"
+        f"{listed / 'data'} is not the published file: "
+        f"its MD5 is {WRONG}, where {STATED} is published\n{remedy}"
     )
     assert (listed / "data").read_bytes() == b"damaged"
     (listed / "data").write_bytes(CONTENT)
@@ -171,7 +172,7 @@ def test_a_file_that_is_not_the_published_one_is_named_and_left_alone(tmp_path, 
 def test_verifying_finds_the_file_and_no_missing_dataset(tmp_path, listed):
     (problem,) = Findings(dataset(tmp_path)).listed
     assert (problem.kind, problem.name) == ("checksum", "batches/data")
-    assert problem.message.startswith(f"its MD5 is {WRONG}, {STATED} is published; remove it")
+    assert problem.message.startswith(f"its MD5 is {WRONG}, where {STATED} is published; remove it")
 
 
 def test_the_files_of_cifar_are_known_by_torchvision_and_those_of_others_by_their_publishers():

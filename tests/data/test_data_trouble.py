@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pear_cli import hashes, parallel
-from pear_cli.data import places
+from pear_cli.data import pictures, places
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
@@ -217,3 +217,22 @@ def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
     hashes.content_hashes(tmp_path, names)
     assert len(reads) <= 50
     assert np.all([int(path.name) >= 150 for path in reads])
+
+
+def test_a_label_beyond_all_bounds_costs_no_memory(task):
+    with pytest.raises(DataError, match="go from 0 to 1000000000 without 2; number the classes from 0"):
+        lists(task, lines([0, 1, 10**9, 1])).classes()
+
+
+def test_a_pipe_and_floating_point_values_are_refused_and_not_waited_for(tmp_path):
+    pipe, floating = tmp_path / "pipe.png", tmp_path / "floating.tif"
+    os.mkfifo(pipe)
+    Image.fromarray(np.ones((4, 4), np.float32)).save(floating)
+    with pytest.raises(DataError, match=r"pipe\.png cannot be read: it is no regular file"):
+        pictures.read(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        hashes.sha256(pipe)
+    with pytest.raises(
+        DataError, match=r"floating\.tif cannot be read: its values are floating-point numbers"
+    ):
+        pictures.read(floating)
