@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -52,6 +53,7 @@ class Terminal:
             [sys.executable, "-m", "pear_cli", *words],
             stdin=inside, stdout=inside, stderr=inside, cwd=cwd, start_new_session=True,
             env=plain | {"TERM": "xterm-256color"} | environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
         )  # fmt: skip
         os.close(inside)
         try:
