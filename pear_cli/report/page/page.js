@@ -34,7 +34,7 @@
       for (const mark of marks[number]) mark.classList.toggle("off", !stays);
     });
     for (const part of document.querySelectorAll(".dataset")) part.hidden = Boolean(only) && part.dataset.dataset !== only;
-    get("count").textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
+    get("count").textContent = shown === rows.length ? "" : shown ? `${shown} of ${rows.length}` : "nothing matches";
   };
   get("find").addEventListener("input", filter);
   if (dataset) dataset.addEventListener("change", filter);
