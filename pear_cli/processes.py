@@ -8,14 +8,15 @@ loads neither torch nor accelerate for any of this.
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pear_cli.errors import ConfigError, PearError, TrainingError
 
@@ -257,6 +258,14 @@ def end_with_launcher() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def leave(code: int) -> NoReturn:
+    """End one of several processes at once: threads of torch's may abort one that Python takes down."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # its reader may be gone
+            stream.flush()
+    os._exit(code)
 
 
 def accelerate() -> Any:

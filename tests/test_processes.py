@@ -20,7 +20,7 @@ from pear_cli import devices
 from pear_cli.errors import ConfigError, DataError, PearError
 from pear_cli.experiment import Experiment
 from pear_cli.hydra_app import several
-from pear_cli.processes import Several, team
+from pear_cli.processes import Several, leave, team
 from pear_cli.stages.perform import perform, perform_all
 from pear_cli.stages.train import check_team
 from pear_cli.store import Store
@@ -279,4 +279,4 @@ def test_an_experiment_can_be_sent_to_another_process():
 
 
 if __name__ == "__main__":
-    sys.exit(follow() if os.environ["RANK"] == "1" else lead(Store(Path(sys.argv[1]))))
+    leave((follow() if os.environ["RANK"] == "1" else lead(Store(Path(sys.argv[1])))) or 0)

@@ -5,9 +5,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -104,19 +103,11 @@ def main() -> None:
     if not processes.is_main():
         from pear_cli.stages.beside import serve
 
-        _leave(serve())
+        processes.leave(serve())
     code = perform(sys.argv[1:])
     if code == 0:  # otherwise their launcher ends the others
         processes.team().dismiss()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; to end Python takes torch a moment
     if processes.launched():
-        _leave(code)
+        processes.leave(code)
     sys.exit(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End one of several processes at once: threads of torch's may abort one that Python takes down."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # its reader may be gone
-            stream.flush()
-    os._exit(code)
