@@ -141,3 +141,9 @@ def test_the_last_line_of_a_log_cannot_command_the_terminal(tmp_path):
     assert last_line(log) == ""
     log.write_bytes(b"x" * 5000 + b"\ntrain 1/2 \x1b[2J\xff\n")
     assert last_line(log) == r"train 1/2 \x1b[2J" + "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_sweep_of_which_all_is_there_takes_no_time(tmp_path):
+    outlook = Outlook([planned(tmp_path, "c", state=THERE)])
+    outlook.since -= 5
+    assert outlook.left(1) == 0.0

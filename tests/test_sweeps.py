@@ -308,3 +308,10 @@ def files(store):
         str(path.relative_to(store)): json.loads(path.read_text())["files"]
         for path in Path(store).glob("*/*/manifest.json")
     }
+
+
+def test_a_sweep_that_stops_before_its_first_job_gives_no_hint_to_resume(pear, quiet):
+    said = pear("run", "-m", *quiet, "share=ranked,nosuch")
+    assert said.code == 1
+    assert 'no share "nosuch"' in said.err
+    assert "pear sweeps resume" not in said.err

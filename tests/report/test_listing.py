@@ -278,8 +278,17 @@ def test_the_closing_table_takes_evaluations_only(fake, lines_of):
         lines_of(print_closing, closing_rows([fake.experiment()["train"]], fake.store))
 
 
-def test_an_empty_store_says_so(fake, lines_of):
-    assert list(rows(fake.store)) == []
+def test_rows_that_would_look_the_same_show_the_setting_that_tells_them_apart(fake, lines_of):
+    fake.experiment(dense_only=True, accuracy=0.7)
+    fake.experiment(dense_only=True, accuracy=0.8, normalization="imagenet")
+    header, *lines = lines_of(print_listing, rows(fake.store, ["stage=eval"]))
+    assert "normalization" in header
+    assert ["imagenet" in line for line in lines[:2]].count(True) == 1
+
+
+def test_an_accuracy_in_percent_is_refused_with_the_share():
+    with pytest.raises(ConfigError, match="accuracy is a share; write 50"):
+        Filter.parse("accuracy>50")
 
 
 def test_each_manifest_is_read_once_however_many_there_are(fake, monkeypatch):
