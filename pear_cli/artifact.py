@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pear_cli.canonical import SCHEMA, parse
 from pear_cli.environment import memory
-from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError, near
+from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,7 @@ class Artifact:
         Raises:
             MissingArtifact: no manifest, so not an artifact.
             CorruptArtifact: a manifest that is damaged, not ours, or another artifact's.
+            OldSchema: a manifest of an older pear.
             StoreError: a manifest of a newer pear, or one that cannot be read.
         """
         artifact = cls(path, _read_manifest(path))
@@ -211,6 +212,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise corrupt(path, f"{MANIFEST} has the schema {schema!r}")
     if schema > SCHEMA:
         raise StoreError(f"{path} has schema {schema}, this pear reads up to {SCHEMA}; upgrade pear")
+    if schema < SCHEMA:
+        raise OldSchema(
+            f"{path} has schema {schema}, this pear reads {SCHEMA}; run its experiment again, or export it "
+            "with the pear that made it"
+        )
     if os.path.lexists(path / SEAL):
         sealed = _read_file(path, SEAL, most=LARGEST_MANIFEST)
         if sealed != seal(content):

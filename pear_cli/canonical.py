@@ -11,16 +11,17 @@ from typing import Any
 
 from pear_cli.errors import ConfigError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the store's layout and manifest; it enters every key."""
 
 
 def plain(value: object, where: str = "value") -> Any:
     """Turn a configuration into dicts, lists and scalars that JSON can hold without loss.
 
-    A dataclass becomes a dict of its fields with its class as `_target_`, the way YAML names it: two
-    methods that happen to have the same fields stay apart. Enums become their values, tuples lists, -0.0
-    becomes 0.0. The order of the keys is kept.
+    A dataclass becomes a dict of its fields: what it is called and where its code lies say nothing about a
+    result. Where its class does matter, that of a method or dataset, the configuration names it by its public
+    `_target_` (see `config.to_node`). Enums become their values, tuples lists, -0.0 becomes 0.0. The order of
+    the keys is kept.
 
     Args:
         value: a dataclass, mapping with str keys, list, tuple, enum, str, bool, int, float or None.
@@ -40,10 +41,8 @@ def plain(value: object, where: str = "value") -> Any:
             raise ConfigError(f"{where} = {float(value)!r} is not a finite number")
         return float(value) + 0.0  # -0.0 + 0.0 is 0.0
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
         names = [field.name for field in dataclasses.fields(value)]
-        fields = {name: plain(getattr(value, name), f"{where}.{name}") for name in names}
-        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+        return {name: plain(getattr(value, name), f"{where}.{name}") for name in names}
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or isinstance(key, Enum):

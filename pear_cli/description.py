@@ -10,7 +10,7 @@ from pear_cli import knowledge as knowledges
 from pear_cli.adapters.method import Method
 from pear_cli.canonical import canonical, plain
 from pear_cli.choices import Interpolation, Resize, ShareRule, Unit
-from pear_cli.config import node
+from pear_cli.config import node, to_node
 from pear_cli.data.base import Normalization
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.masking import Mask
@@ -114,7 +114,7 @@ class Description:
             _check_harmless(value)
             _check_numbers([value["backbone"]["args"], value["method"]])
             described = node(value, cls, "model")
-            method = {name: v for name, v in plain(described.built_method()).items() if name != "lr"}
+            method = to_node(described.built_method(), "lr")
             _check_unchanged(value, described.to_json() | {"method": method})
         except (KeyError, TypeError) as error:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None

@@ -28,6 +28,10 @@ class MissingArtifact(StoreError):
     """No complete artifact stands under this key."""
 
 
+class OldSchema(StoreError):
+    """An artifact was written by an older pear, whose manifests and keys this one does not use."""
+
+
 class CorruptArtifact(StoreError):
     """An artifact's files are not the ones that its manifest describes."""
 

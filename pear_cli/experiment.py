@@ -18,7 +18,7 @@ from pear_cli.choices import (
     Select,
     Unit,
 )
-from pear_cli.config import node
+from pear_cli.config import node, to_node
 from pear_cli.data.base import Dataset
 from pear_cli.errors import ConfigError, near
 from pear_cli.normal import normalised
@@ -134,7 +134,7 @@ class Experiment:
         dense = {
             "phase": Phase.dense,
             "backbone": {k: v for k, v in self.backbone.to_json().items() if k not in IN_THE_HASH},
-            "dataset": self._training_part(),
+            "dataset": to_node(self.dataset, *NOT_TRAINED_ON),
             "method": self.method_node(),
             "optim": self._optim_part(Phase.dense),
             **common,
@@ -188,13 +188,7 @@ class Experiment:
 
         `lr` is left out: it only fills in `optim.lr`, which training reads.
         """
-        target = f"{type(self.method).__module__}.{type(self.method).__qualname__}"
-        return {"_target_": target, **_without(self.method, "lr")}
-
-    def _training_part(self) -> dict[str, Any]:
-        """What of the dataset node training depends on."""
-        family = f"{type(self.dataset).__module__}.{type(self.dataset).__qualname__}"
-        return {"_target_": family, **_without(self.dataset, *NOT_TRAINED_ON)}
+        return to_node(self.method, "lr")
 
     def _fingerprints(self, training: bool) -> dict[str, str]:
         splits = [self.dataset.train_split]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pear_cli.artifact import KEY, MANIFEST, STAGE, Artifact, name_of, named_keys
 from pear_cli.draft import QUARANTINE, UNLOCKED, discard, draft_path, quarantine, writing
-from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError
 
 if TYPE_CHECKING:
     from pear_cli.store import Store
@@ -32,7 +32,7 @@ class Item:
     """Something that gc removes.
 
     Args:
-        kind: `draft`, `work`, `lock`, `quarantined`, `corrupt`, `orphan` or `old`.
+        kind: `draft`, `work`, `lock`, `quarantined`, `corrupt`, `schema`, `orphan` or `old`.
         path: where it stands; `corrupt` artifacts move from there to the quarantine, the rest is deleted.
         size: bytes on the disk.
     """
@@ -106,7 +106,13 @@ def remove(store: "Store", path: Path, recursive: bool, on_error: OnError) -> li
 
 
 def collect(
-    store: "Store", dry_run: bool, orphans: bool, older_than: float | None, verify: bool, on_error: OnError
+    store: "Store",
+    dry_run: bool,
+    orphans: bool,
+    older_than: float | None,
+    verify: bool,
+    old_schema: bool,
+    on_error: OnError,
 ) -> Report:
     """Remove what nobody needs: dead drafts and locks, workspaces of complete artifacts, the quarantine.
 
@@ -120,6 +126,7 @@ def collect(
         older_than: in seconds; also artifacts published before that from which nothing that stays was made,
             and workspaces that were not touched since.
         verify: check every hash, and move damaged artifacts to the quarantine.
+        old_schema: also artifacts of an older pear, which this one does not read.
         on_error: see `OnError`; it may be told of one artifact twice.
 
     Raises:
@@ -132,6 +139,8 @@ def collect(
     present = {folder.name for folder in store.folders()}
     damaged = list(_collect_damaged(store, dry_run, on_error)) if verify else []
     items += damaged
+    if old_schema:
+        items += _collect_old_schema(store, dry_run)
     if orphans or older_than is not None:
         skip = {item.path for item in damaged}
         artifacts, unread = _readable(store)
@@ -177,6 +186,18 @@ def _collect_damaged(store: "Store", dry_run: bool, on_error: OnError) -> Iterat
                 if not dry_run:
                     with writing(store.root):
                         quarantine(path)
+
+
+def _collect_old_schema(store: "Store", dry_run: bool) -> Iterator[Item]:
+    unread: dict[Path, StoreError] = {}
+    for _ in store.artifacts(on_error=unread.__setitem__):
+        pass
+    for path in (path for path, error in unread.items() if isinstance(error, OldSchema)):
+        with _claimed(store, path.parent.name, path.name, dry_run) as ours:
+            if ours:
+                yield Item("schema", path, _size(path))
+                if not dry_run:
+                    _take_away(path)
 
 
 def _is_damaged(store: "Store", path: Path, on_error: OnError) -> bool:

@@ -55,7 +55,7 @@ class Store:
 
         Raises:
             CorruptArtifact: its manifest is damaged.
-            StoreError: it was written by a newer pear.
+            StoreError: it was written by a newer pear, or an older one.
         """
         try:
             return self.get(stage, key)
@@ -246,11 +246,12 @@ class Store:
         orphans: bool = False,
         older_than: float | None = None,
         verify: bool = False,
+        old_schema: bool = False,
         on_error: OnError = ignore,
     ) -> housekeeping.Report:
         """Remove what nobody needs (see `housekeeping.collect`)."""
         self._refuse_links()
-        return housekeeping.collect(self, dry_run, orphans, older_than, verify, on_error)
+        return housekeeping.collect(self, dry_run, orphans, older_than, verify, old_schema, on_error)
 
 
 def is_locked(path: Path) -> bool:

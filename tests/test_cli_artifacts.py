@@ -116,7 +116,7 @@ def test_gc_and_rm_name_the_artifacts_of_a_newer_pear_that_they_left_alone(pear,
     for words in (["gc", "--verify"], ["gc", "--verify", "--orphans"], ["rm", finished.made["adapt"].key]):
         said = pear(*words, store)
         assert said.code == 0
-        assert said.err.count(f"pear {words[0]}: left alone: {newer} has schema 99, ") == 1
+        assert said.err.count(f"pear {words[0]}: skipped: {newer} has schema 99, ") == 1
     said = pear("rm", finished.made["checkpoint"].key, newer.name, store)
     assert (said.code, len(said.out.splitlines()), said.err) == (0, 2, "")
 
@@ -305,3 +305,19 @@ def test_a_stage_and_files_are_completed_too(finished, tmp_path):
     key = finished.made["eval"].key
     assert completed(tmp_path, "show", store, "eval/")[0] == [f"eval/{key[:12]}"]
     assert completed(tmp_path, "show", store, "digi")[0] == ["digits.safetensors"]
+
+
+def test_artifacts_of_an_older_pear_are_one_line_and_go_on_request(pear, copy, finished):
+    for name in ("adapt", "eval"):
+        path = copy.get(finished.made[name].stage, finished.made[name].key).path / "manifest.json"
+        path.write_text(path.read_text().replace('"schema": 2', '"schema": 1', 1))
+        (path.parent / "manifest.sha256").unlink()
+    store = f"--store={copy.root}"
+    for command in ("ls", "report"):
+        said = pear(command, store)
+        assert said.err.count("2 artifacts of an older pear are not read") == 1
+        assert "damaged" not in said.err
+    said = pear("gc", "--old-schema", "--dry-run", store)
+    assert said.out.count("schema\t") == 2
+    assert pear("gc", "--old-schema", store).out.count("schema\t") == 2
+    assert "older pear" not in pear("ls", store).err

@@ -369,3 +369,10 @@ def test_a_model_that_does_not_merge_is_refused_by_every_way(pear, quiet, tmp_pa
     with pytest.raises(ConfigError, match="AdaptFormer cannot be merged"):
         pear_cli.load(folder, merge=True)
     assert pear("export", folder, "--out=m.safetensors").code == 0
+
+
+def test_a_file_that_the_first_pear_exported_still_loads():
+    file = Path(__file__).parent / "golden" / "task_schema_1.safetensors"
+    model = pear_cli.load(file)  # checks its logits
+    assert model.pretrained_cfg["label_names"] == tuple("0123456789")
+    assert single_file.read(file).origin["schema"] == 1

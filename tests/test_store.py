@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pear_cli.errors import MissingArtifact, StoreError
-from pear_cli.store import Artifact, Draft, Store, environment, make_key
+from pear_cli.store import SCHEMA, Artifact, Draft, Store, environment, make_key
 
 KEY = make_key("train", 1, {"seed": 0}, {}, {"train": "a"}, "b")
 
@@ -91,7 +91,7 @@ def test_the_manifest_has_the_fields_of_the_design_and_the_hashes_of_the_files(s
         "schema", "stage", "key", "inputs", "config", "metrics", "accounting", "files", "environment",
         "seconds", "created_at",
     }  # fmt: skip
-    assert (manifest["schema"], manifest["stage"], manifest["key"]) == (1, "train", KEY)
+    assert (manifest["schema"], manifest["stage"], manifest["key"]) == (SCHEMA, "train", KEY)
     assert manifest["config"]["slots"] == ["attn.q"]
     assert manifest["created_at"].endswith("+00:00")
     assert set(manifest["files"]) == {"adapters.safetensors", "history.json"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError
 from pear_cli.store import Artifact, Store
 
 KEY = "0123456789abcdef" * 2
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_named_with_the_remedy(artifact: Artifact, name: str, 
         fresh.verify()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"schema": 1}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"schema": 2}', b"\xff", b"[" * 100_000])
 def test_a_manifest_that_is_no_manifest_is_a_corrupt_artifact(artifact: Artifact, content: bytes) -> None:
     (artifact.path / "manifest.json").write_bytes(content)
     store = Store(artifact.path.parent.parent)
@@ -73,9 +73,15 @@ def test_a_manifest_that_is_no_manifest_is_a_corrupt_artifact(artifact: Artifact
 
 def test_a_manifest_of_a_newer_pear_names_both_schemas_and_the_remedy(artifact: Artifact) -> None:
     rewrite(artifact, schema=7)
-    with pytest.raises(StoreError, match=r"schema 7.* up to 1; upgrade pear") as caught:
+    with pytest.raises(StoreError, match=r"schema 7.* up to 2; upgrade pear") as caught:
         Artifact.at(artifact.path)
     assert not isinstance(caught.value, CorruptArtifact)
+
+
+def test_a_manifest_of_an_older_pear_is_told_apart_from_damage(artifact: Artifact) -> None:
+    rewrite(artifact, schema=1)
+    with pytest.raises(OldSchema, match=r"schema 1, this pear reads 2; run its experiment again"):
+        Artifact.at(artifact.path)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pear_cli.canonical import plain
+from pear_cli.config import to_node
 from pear_cli.errors import ConfigError
 from pear_cli.store import SCHEMA, canonical, make_key
 
@@ -84,15 +85,19 @@ def test_spellings_of_one_number_are_one_text() -> None:
     assert canonical(1) != canonical(1.0)
 
 
-def test_a_dataclass_is_its_class_and_fields_so_methods_with_equal_fields_stay_apart() -> None:
+def test_a_dataclass_is_its_fields_whatever_its_class_is_called_and_wherever_it_lies() -> None:
     assert json.loads(canonical(Root())) == {
-        "_target_": f"{__name__}.Root",
-        "method": {"_target_": f"{__name__}.LoRA", "rank": 8, "scale": 1.0},
+        "method": {"rank": 8, "scale": 1.0},
         "slots": ["attn.q", "attn.v"],
         "precision": "float32",
     }
-    assert canonical(Root()) != canonical(replace(Root(), method=Bottleneck()))
     assert canonical(Root()) == canonical(json.loads(canonical(Root())))
+
+
+def test_nodes_of_methods_with_equal_fields_stay_apart_by_their_targets() -> None:
+    assert to_node(LoRA()) == {"_target_": f"{__name__}.LoRA", "rank": 8, "scale": 1.0}
+    assert to_node(LoRA(), "scale") == {"_target_": f"{__name__}.LoRA", "rank": 8}
+    assert canonical(to_node(LoRA())) != canonical(to_node(Bottleneck()))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

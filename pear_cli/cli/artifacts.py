@@ -1,7 +1,6 @@
 """The commands that look after artifacts, and use the models in them."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +16,11 @@ from pear_cli.cli.options import (
     Root,
     Weights,
     complain,
+    complain_of_unread,
     complete_key,
 )
 from pear_cli.cli.options import open_store as _store
-from pear_cli.errors import CorruptArtifact, StoreError, near
+from pear_cli.errors import StoreError, near
 from pear_cli.flags import UsageError
 
 Shown = Annotated[
@@ -77,24 +77,15 @@ def list_artifacts(
     pear ls stage=eval dataset=digits 'prune.ratio>=0.5'
     pear ls --benchmark vtab1k method=lora
     """
-    from pear_cli.artifact import name_of
     from pear_cli.report import benchmark as benchmarks
     from pear_cli.report import layout, listing, standings, table
 
     asked = benchmarks.named(benchmark) if benchmark is not None else None
 
-    damaged: list[str] = []
-
-    def leave_out(path: Path, error: StoreError) -> None:
-        if isinstance(error, CorruptArtifact):
-            damaged.append(name_of(path))
-        else:
-            complain("ls", error)
-
+    unread: dict[Path, StoreError] = {}
     conditions = filters or ()
-    found = listing.rows(_store(store), conditions, on_error=leave_out)
-    if damaged:
-        complain("ls", f"damaged manifests (pear rm, or pear gc --verify): {', '.join(damaged)}")
+    found = listing.rows(_store(store), conditions, on_error=unread.__setitem__)
+    complain_of_unread("ls", unread)
     if conditions and not found:
         complain("ls", f"no artifacts match {' '.join(conditions)}")
     elif not found and asked is None:
@@ -159,7 +150,7 @@ def rm(
     for name in artifacts:
         for gone in place.remove(place.locate(name), recursive=recursive, on_error=left.__setitem__):
             typer.echo(gone)
-    _complain_of("rm", left)
+    complain_of_unread("rm", left)
 
 
 @app.command(cls=OfAStore)
@@ -173,6 +164,9 @@ def gc(
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every hash; set damaged ones aside, exit with 1.")
+    ] = False,
+    old_schema: Annotated[
+        bool, typer.Option("--old-schema", help="Also artifacts of an older pear, which are not read.")
     ] = False,
     store: Root = STORE,
 ) -> None:
@@ -189,12 +183,17 @@ def gc(
     place = _store(store)
     left: dict[Path, StoreError] = {}
     report = place.collect(
-        dry_run=dry_run, orphans=orphans, older_than=seconds, verify=verify, on_error=left.__setitem__
+        dry_run=dry_run,
+        orphans=orphans,
+        older_than=seconds,
+        verify=verify,
+        old_schema=old_schema,
+        on_error=left.__setitem__,
     )
     shown = [item for item in report.items if item.kind != "lock"]
     for item in shown:
         typer.echo(f"{item.kind}\t{item.size}\t{item.path}")
-    _complain_of("gc", left)
+    complain_of_unread("gc", left)
     damaged = sum(item.kind == "corrupt" for item in shown)
     locks = len(report.items) - len(shown)
     verb, done = ("would free", "would be set aside") if dry_run else ("freed", "set aside")
@@ -263,9 +262,3 @@ def export(
     else:
         single_file.export(artifact, out, _store(store), force=force)
     typer.echo(out)
-
-
-def _complain_of(command: str, left: Mapping[Path, StoreError]) -> None:
-    for folder, error in left.items():
-        if folder.exists():  # not named later in the same rm
-            complain(command, f"left alone: {error}")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pear_cli.errors import StoreError
+from pear_cli.artifact import name_of
+from pear_cli.errors import CorruptArtifact, OldSchema, StoreError
 from pear_cli.streams import printable_lines, until_closed
 
 if TYPE_CHECKING:
@@ -132,6 +134,22 @@ def _bare(override: str) -> str:
     """The value of an override, without the quotes that Hydra takes off too."""
     value = override.partition("=")[2]
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def complain_of_unread(command: str, unread: Mapping[Path, StoreError]) -> None:
+    """Say which artifacts were left out: all damaged ones in a line, all of an older pear in another."""
+    there = {folder: error for folder, error in unread.items() if folder.exists()}  # `rm` may have come to it
+    damaged = [name_of(folder) for folder, error in there.items() if isinstance(error, CorruptArtifact)]
+    old = sum(isinstance(error, OldSchema) for error in there.values())
+    if damaged:
+        complain(command, f"damaged manifests (pear rm, or pear gc --verify): {', '.join(damaged)}")
+    if old:
+        complain(
+            command, f"{old} artifacts of an older pear are not read (to remove them: pear gc --old-schema)"
+        )
+    for error in there.values():
+        if not isinstance(error, CorruptArtifact | OldSchema):
+            complain(command, f"skipped: {error}")
 
 
 def complain(command: str, message: object) -> None:

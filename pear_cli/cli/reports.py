@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pear_cli.cli.options import STORE, Lines, Name, OfAStore, Root, complain, open_store
-from pear_cli.errors import CorruptArtifact, StoreError, near
+from pear_cli.cli.options import STORE, Lines, Name, OfAStore, Root, complain_of_unread, open_store
+from pear_cli.errors import StoreError, near
 from pear_cli.flags import UsageError
 
 PAGE = Path("report.html")
@@ -72,16 +72,11 @@ def make(
         if form is not None:
             what = f'no format "{form}"{near(form, known) or ";"}'
         raise UsageError(f"{what} formats: {', '.join(known)}")
-    damaged: list[str] = []
-
-    def leave_out(path: Path, error: StoreError) -> None:
-        damaged.append(path.name[:12]) if isinstance(error, CorruptArtifact) else complain("report", error)
-
+    unread: dict[Path, StoreError] = {}
     conditions = filters or []
-    found = listing.rows(open_store(store), conditions, on_error=leave_out)
+    found = listing.rows(open_store(store), conditions, on_error=unread.__setitem__)
     lines = compare(found, baseline or ())
-    if damaged:
-        complain("report", f"damaged manifests are left out (pear gc --verify): {', '.join(damaged)}")
+    complain_of_unread("report", unread)
     if not lines:
         matching = f" matching {' '.join(conditions)}" if conditions else ""
         raise StoreError(f"{store} has no evaluations{matching}; see what there is: pear ls stage=eval")

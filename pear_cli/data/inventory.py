@@ -6,6 +6,7 @@ from typing import Any
 
 from pear_cli import hashes
 from pear_cli.canonical import canonical
+from pear_cli.config import to_node
 from pear_cli.data import places
 from pear_cli.data.base import SPLITS, Dataset
 
@@ -68,4 +69,4 @@ def to_json(dataset: Dataset, found: Survey | None) -> dict[str, Any]:
 
 
 def _key(dataset: Dataset) -> str:
-    return f"survey {canonical(dataset, 'dataset')}"
+    return f"survey {canonical(to_node(dataset), 'dataset')}"

@@ -1,11 +1,13 @@
 """What an experiment computes again, and what it does not."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pear_cli import nodes
 from pear_cli.errors import ConfigError, DataError
 
 FREE_OF_TRAINING = {
@@ -198,3 +200,17 @@ def test_ways_of_pruning_are_refused_where_a_method_prunes_nothing(make, setting
     with pytest.raises(ConfigError, match=f"prune.{setting} = 2 is of channels; it needs score.unit=channel"):
         make(**changes)
     make(**changes, score__unit="channel", share__rule="none", knowledge__kind="none")
+
+
+def test_a_settings_class_that_moves_to_another_module_keeps_every_key(make, monkeypatch):
+    before = keys(make())
+    for kind in ("Score", "Prune", "Share", "Knowledge", "Optim", "Backbone"):
+        monkeypatch.setattr(getattr(nodes, kind), "__module__", "pear_cli.elsewhere")
+    assert keys(make()) == before
+
+
+def test_manifests_of_a_whole_run_name_only_methods_and_datasets_of_pear(finished):
+    for artifact in finished.made.values():
+        text = (artifact.path / "manifest.json").read_text()
+        paths = set(re.findall(r"pear_cli[\w.]*", text))
+        assert paths <= {"pear_cli.adapters.lora.LoRA", "pear_cli.data.bundled.Bundled"}, artifact.stage
