@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pear_cli.api import load
+    from pear_cli.export.load import load
 
 __all__ = ["load"]
 
@@ -11,7 +11,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """Import `load` when it is first asked for: `import pear_cli` itself stays light."""
     if name == "load":
-        from pear_cli.api import load
+        from pear_cli.export.load import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """`python -m pear_cli` is `pear`."""
 
-from pear_cli.cli import main
+from pear_cli.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from pear_cli.choices import Precision, Tracker
+from pear_cli.config.choices import Precision, Tracker
+from pear_cli.config.settings import require
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import require
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 

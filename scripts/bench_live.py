@@ -18,16 +18,17 @@ import time
 import torch
 from rich.live import Live
 
-from pear_cli import engine, progress
-from pear_cli import model as models
 from pear_cli.adapters.lora import LoRA
-from pear_cli.batches import Batches
-from pear_cli.config import node, presets_of
-from pear_cli.data.base import Images
-from pear_cli.engine import Trainer
-from pear_cli.nodes import Backbone, Optim
-from pear_cli.progress.board import RATE, Board
-from pear_cli.progress.rows import Doing, Ticker
+from pear_cli.config.node import node, presets_of
+from pear_cli.config.settings import Backbone, Optim
+from pear_cli.data.dataset import Images
+from pear_cli.model import model as models
+from pear_cli.system import progress
+from pear_cli.system.progress.board import RATE, Board
+from pear_cli.system.progress.rows import Doing, Ticker
+from pear_cli.training import engine
+from pear_cli.training.batches import Batches
+from pear_cli.training.engine import Trainer
 
 UPDATES = 30
 DRAWINGS = 500

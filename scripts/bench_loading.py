@@ -22,11 +22,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from pear_cli.batches import Batches
-from pear_cli.choices import Caching
+from pear_cli.config.choices import Caching
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.loading import load
-from pear_cli.data.pictures import Preparation
+from pear_cli.data.transforms import Preparation
+from pear_cli.training.batches import Batches
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

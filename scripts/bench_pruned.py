@@ -11,18 +11,20 @@ import os
 
 import torch
 
-from pear_cli import accounting, engine, merging
-from pear_cli import model as models
 from pear_cli.adapters.splora import SPLoRA
-from pear_cli.channels import Group, bare, groups
-from pear_cli.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
-from pear_cli.masking import Mask
-from pear_cli.nodes import Backbone, Prune
-from pear_cli.pruning import choose
+from pear_cli.backbone.channels import Group, bare, groups
+from pear_cli.backbone.widths import Widths
+from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
+from pear_cli.config.settings import Backbone, Prune
+from pear_cli.model import costs as accounting
+from pear_cli.model import merge as merging
+from pear_cli.model import model as models
+from pear_cli.pruning.choose import choose
+from pear_cli.pruning.mask import Mask
 from pear_cli.runtime import Runtime
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import channels
-from pear_cli.widths import Widths
+from pear_cli.training import engine
 
 SLOTS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pear_cli import model as models
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.full import FullFineTuning
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
-from pear_cli.nodes import Backbone
+from pear_cli.config.settings import Backbone
+from pear_cli.model import model as models
 
 MINI = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 12, "num_heads": 4}
 METHODS = {

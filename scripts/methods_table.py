@@ -123,7 +123,7 @@ def speed(artifacts: dict[str, str], batch: int = 64, repeats: int = 9) -> dict[
     import torch
 
     import pear_cli
-    from pear_cli import model as models
+    from pear_cli.model import model as models
 
     def training(model: torch.nn.Module) -> Callable[[], None]:
         optimizer = torch.optim.AdamW(models.trained(model).values(), fused=True)

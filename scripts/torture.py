@@ -31,7 +31,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pear_cli.errors import CorruptArtifact
-from pear_cli.store import Artifact, Store
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
 
 CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "configs"
 FAST = [f"--config-dir={CONFIGS}", "backbone=tiny", "dataset=digits", "method.rank=2", "optim.epochs=6"]
@@ -120,7 +121,7 @@ def fork(words: list[str], store: Path, log: Path, elsewhere: random.Random | No
         note_work(log.with_suffix(".work"))
         if elsewhere is not None:
             move_elsewhere(elsewhere)
-        from pear_cli.cli import perform
+        from pear_cli.cli.app import perform
 
         os._exit(perform(["run", *words, f"runtime.store={store}"]))
     finally:
@@ -129,8 +130,8 @@ def fork(words: list[str], store: Path, log: Path, elsewhere: random.Random | No
 
 def note_work(path: Path) -> None:
     """Write a line when a stage begins to be computed, and one when it is published."""
-    from pear_cli.draft import Draft
-    from pear_cli.store import Store
+    from pear_cli.store.draft import Draft
+    from pear_cli.store.store import Store
 
     begin, publish = Store.draft, Draft.publish
 
@@ -322,7 +323,7 @@ def flip(
             if not files:
                 break
             damage(chance.choice(files), chance, tally)
-        from pear_cli.cli import perform
+        from pear_cli.cli.app import perform
 
         child = os.fork()
         if not child:

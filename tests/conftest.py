@@ -32,10 +32,10 @@ class Finished(NamedTuple):
 def finished(tmp_path_factory) -> Finished:
     from omegaconf import OmegaConf
 
-    from pear_cli.experiment import Experiment
+    from pear_cli.experiment.experiment import Experiment
+    from pear_cli.experiment.step import ORDER
     from pear_cli.stages.perform import perform_all
-    from pear_cli.step import ORDER
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     tiny = runpy.run_path(str(Path(__file__).parent / "stages" / "conftest.py"))["TINY"]
     experiment = Experiment.from_config(OmegaConf.create(tiny))
@@ -58,7 +58,7 @@ class Said(NamedTuple):
 @pytest.fixture
 def pear(tmp_path, monkeypatch, capfd):
     """Carry out a command line in an empty folder, in this process."""
-    from pear_cli.cli import perform
+    from pear_cli.cli.app import perform
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PEAR_TRACEBACK", raising=False)

@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 
-from pear_cli import accounting
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
 from pear_cli.adapters.neat import NEAT
+from pear_cli.model import costs as accounting
 
 TOKENS, WIDTH, DEPTH, RANK = 5, 16, 2, 3
 SLOTS = ("attn.q", "attn.v")

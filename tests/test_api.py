@@ -12,16 +12,16 @@ from PIL import Image
 from timm import data
 
 import pear_cli
-from pear_cli import api
-from pear_cli import model as models
-from pear_cli.adapters.adapted import Adaptation
-from pear_cli.batches import Batches
-from pear_cli.choices import Augment, Interpolation, Metric, Resize
-from pear_cli.data.base import Normalization
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.config.choices import Augment, Interpolation, Metric, Resize
 from pear_cli.data.bundled import Bundled
+from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.export import load as api
+from pear_cli.model import model as models
 from pear_cli.stages.perform import perform
-from pear_cli.store import Store
+from pear_cli.store.store import Store
+from pear_cli.training.batches import Batches
 
 
 def logits_of_the_test_set(model, dataset):
@@ -87,7 +87,7 @@ def test_timm_learns_from_the_model_how_images_are_prepared(finished):
 
 
 def test_timms_transform_prepares_an_image_as_training_did(finished):
-    from pear_cli.data.pictures import Preparation
+    from pear_cli.data.transforms import Preparation
 
     model = pear_cli.load(finished.made["eval"].path)
     noise = torch.randint(0, 256, (40, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

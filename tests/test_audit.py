@@ -9,19 +9,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from pear_cli import backbone as backbones
-from pear_cli import merging
-from pear_cli import model as models
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.splopa import SPLoPA
-from pear_cli.audit.base import Finding, Verdict
+from pear_cli.audit.finding import Finding, Verdict
 from pear_cli.audit.perform import ROWS, audit
-from pear_cli.config import config_dir
-from pear_cli.experiment import Experiment
-from pear_cli.hydra_app import composed
-from pear_cli.nodes import Backbone
-from pear_cli.report.checks import print_checks
+from pear_cli.backbone import build as backbones
+from pear_cli.config.node import config_dir
+from pear_cli.config.settings import Backbone
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.launch.composing import composed
+from pear_cli.model import merge as merging
+from pear_cli.model import model as models
+from pear_cli.report.terminal.checks import print_checks
 
 CONFIGS = Path(__file__).parent / "configs"
 METHODS = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml"))

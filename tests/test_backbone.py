@@ -14,12 +14,13 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from pear_cli import backbone as backbones
-from pear_cli import hashes, pretrained
-from pear_cli.config import config_dir, node
+from pear_cli.backbone import build as backbones
+from pear_cli.backbone import pretrained
+from pear_cli.backbone.sites import all_sites
+from pear_cli.config.node import config_dir, node
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Backbone
-from pear_cli.sites import all_sites
+from pear_cli.store import cache as hashes
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

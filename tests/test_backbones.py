@@ -15,19 +15,26 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from pear_cli import backbone as backbones
-from pear_cli import model as models
-from pear_cli import pretrained
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
+from pear_cli.backbone import build as backbones
+from pear_cli.backbone import pretrained
+from pear_cli.backbone.sites import (
+    HEAD_BY_HEAD,
+    PARALLEL_SCALING,
+    PARALLEL_THINGS,
+    STREAMS,
+    all_sites,
+    find,
+)
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment import Experiment
-from pear_cli.nodes import Backbone
-from pear_cli.sites import HEAD_BY_HEAD, PARALLEL_SCALING, PARALLEL_THINGS, STREAMS, all_sites, find
-from pear_cli.stages.base import load_model
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.model import model as models
+from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all
-from pear_cli.store import Store
+from pear_cli.store.store import Store
 
 VIT = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2}
 EVA = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2}

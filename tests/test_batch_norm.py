@@ -7,28 +7,30 @@ import timm
 import torch
 from torch import nn
 
-from pear_cli import api, batch_norm, engine
-from pear_cli import backbone as backbones
-from pear_cli import model as models
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.sppara import SPPaRA
-from pear_cli.audit.base import Verdict
+from pear_cli.audit.finding import Verdict
 from pear_cli.audit.perform import audit
-from pear_cli.choices import BatchNorm
-from pear_cli.description import Description
-from pear_cli.engine import Trainer
+from pear_cli.backbone import batch_norm
+from pear_cli.backbone import build as backbones
+from pear_cli.backbone.widths import Side
+from pear_cli.config.choices import BatchNorm
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment import Experiment
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.lineage import Lineage
+from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
-from pear_cli.hydra_app import composed
-from pear_cli.merging import merge, settle_biases
-from pear_cli.nodes import Backbone
-from pear_cli.report.lineage import Lineage
-from pear_cli.report.protocol import notes
-from pear_cli.stages.base import load_model
+from pear_cli.launch.composing import composed
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.model.merge import merge, settle_biases
+from pear_cli.report.analysis.protocol import notes
+from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all
-from pear_cli.widths import Side
+from pear_cli.training import engine
+from pear_cli.training.engine import Trainer
 
 THIN = {"channels": [8, 8, 12, 16], "layers": [1, 1, 1, 1], "zero_init_last": False, "img_size": 32}
 RESNET = Backbone("resnet18", False, None, 0, 0.0, (0.5,) * 3, (0.5,) * 3, THIN, BatchNorm.train)
@@ -58,7 +60,7 @@ def same(one, other):
 @pytest.fixture(scope="module", params=[SPLORA, FULL], ids=["splora", "full"])
 def run(request, tmp_path_factory):
     """The artifacts of a whole experiment by step, the experiment and its store."""
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     whole, store = experiment(*request.param), Store(tmp_path_factory.mktemp("run") / "store")
     outcomes = perform_all(whole, store)
@@ -203,7 +205,7 @@ def test_a_bias_that_no_norm_can_hold_is_refused():
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     whole, once = experiment("method=linear"), Store(tmp_path / "once")
     made = {n: o.artifact for n, o in zip(whole.plan, perform_all(whole, once), strict=True)}

@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pear_cli import channels
-from pear_cli.channels import Group, groups
+from pear_cli.backbone import channels
+from pear_cli.backbone.channels import Group, groups
+from pear_cli.backbone.widths import Side, Widths
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.widths import Side, Widths
 
 MODELS = {
     "vit_tiny_patch16_224": {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3},

@@ -19,7 +19,7 @@ COMMANDS = ("train", "score", "prune-share", "checkpoint", "eval", "run", "audit
 def imported(words: str, folder: Path) -> tuple[set[str], subprocess.CompletedProcess[str]]:
     """The heavy libraries that a command line imports, in a process of its own."""
     code = (
-        "import sys\nfrom pear_cli.cli import perform\n"
+        "import sys\nfrom pear_cli.cli.app import perform\n"
         "try:\n    perform(sys.argv[1:])\nfinally:\n"
         f"    print('imported', [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
@@ -132,7 +132,7 @@ def test_the_version_is_one_line(pear):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_commands_help_has_examples_and_all_flags(pear, command):
-    from pear_cli import flags
+    from pear_cli.launch import flags
 
     said = pear(command, "--help")
     assert said.code == 0
@@ -144,7 +144,7 @@ def examples(command):
     """The command lines in a command's help."""
     import typer
 
-    from pear_cli.cli import app
+    from pear_cli.cli.app import app
 
     help_text = typer.main.get_command(app).commands[command].help
     return [shlex.split(line)[1:] for line in re.findall(rf"^pear {command}\b.*?(?=  |$)", help_text, re.M)]

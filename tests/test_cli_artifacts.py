@@ -11,7 +11,7 @@ import sys
 import pytest
 from PIL import Image
 
-from pear_cli.store import Store
+from pear_cli.store.store import Store
 
 QUICK = ("dataset=digits", "runtime.threads=1", "-q")
 
@@ -50,7 +50,7 @@ def test_the_store_of_the_commands_is_the_store_of_the_config():
     from omegaconf import OmegaConf
 
     from pear_cli.cli.options import STORE
-    from pear_cli.config import config_dir
+    from pear_cli.config.node import config_dir
 
     assert OmegaConf.load(config_dir() / "runtime" / "default.yaml").store == str(STORE)
 
@@ -146,7 +146,7 @@ def test_the_default_store_may_be_yet_to_come(pear):
 def test_every_example_in_the_help_works(pear, copy, finished, tmp_path):
     import typer
 
-    from pear_cli.cli import app
+    from pear_cli.cli.app import app
 
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
@@ -241,7 +241,7 @@ def test_eval_tells_a_model_from_overrides_and_both_from_mistakes(pear, words, c
 
 @pytest.mark.usefixtures("closed_stdout")
 def test_a_reader_who_goes_away_ends_a_command_quietly(finished, tmp_path, capfd):
-    from pear_cli.cli import perform
+    from pear_cli.cli.app import perform
 
     store, key = f"--store={finished.store.root}", finished.made["eval"].key
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
@@ -263,7 +263,7 @@ def test_a_mistake_of_ours_says_how_to_see_where(pear, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError("our own bug")
 
-    monkeypatch.setattr("pear_cli.store.Store.folders", fail)
+    monkeypatch.setattr("pear_cli.store.store.Store.folders", fail)
     said = pear("ls")
     assert (said.code, said.out) == (1, "")
     assert said.err == "pear ls: ZeroDivisionError: our own bug; PEAR_TRACEBACK=1 shows where\n"
@@ -272,7 +272,7 @@ def test_a_mistake_of_ours_says_how_to_see_where(pear, monkeypatch):
 def completed(folder, *words):
     """What bash is offered for the last word, and the heavy libraries that this imports."""
     code = (
-        "import sys\nfrom pear_cli.cli import app\n"
+        "import sys\nfrom pear_cli.cli.app import app\n"
         "try:\n    app(prog_name='pear')\nfinally:\n"
         "    print([name for name in ('torch', 'timm') if name in sys.modules], file=sys.stderr)"
     )

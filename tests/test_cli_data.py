@@ -60,7 +60,7 @@ def test_ls_says_of_every_preset_what_is_there_or_where_it_comes_from(pear, tmp_
 
 def test_ls_does_not_load_torch(tmp_path):
     code = (
-        "import sys; from pear_cli.cli import perform; code = perform(['data', 'ls']); "
+        "import sys; from pear_cli.cli.app import perform; code = perform(['data', 'ls']); "
         "print(code, sorted({'torch', 'timm', 'torchvision', 'datasets'} & {*sys.modules}), file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -151,9 +151,9 @@ def test_verify_ends_at_once_when_it_is_interrupted(photos):
     command = [sys.executable, "-m", "pear_cli", "data", "verify", *of(photos)]
     root = Path(__file__).parent.parent
     code = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "import pear_cli.data.findings as f; decode = f._decoder; import time; "
+    code += "import pear_cli.data.verify as f; decode = f._decoder; import time; "
     code += "f._decoder = lambda *a: (time.sleep(0.01), print('begun', file=sys.stderr, flush=True), "
-    code += "lambda row: time.sleep(0.01) or decode(*a)(row))[2]; from pear_cli.cli import main; main()"
+    code += "lambda row: time.sleep(0.01) or decode(*a)(row))[2]; from pear_cli.cli.app import main; main()"
     command[1:3] = ["-c", code]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=root) as process:
         assert process.stderr.readline() == "begun\n"

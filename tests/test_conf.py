@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pear_cli.choices import Criterion, Scope
-from pear_cli.config import config_dir
+from pear_cli.config.choices import Criterion, Scope
+from pear_cli.config.node import config_dir
+from pear_cli.config.settings import OF_CHANNELS
 from pear_cli.errors import ConfigError
-from pear_cli.experiment import GROUPS, Experiment
-from pear_cli.nodes import OF_CHANNELS
+from pear_cli.experiment.experiment import GROUPS, Experiment
 
 CONF = config_dir()
 PRESETS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/*.yaml"))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pear_cli.config import node
+from pear_cli.config.node import node
 from pear_cli.errors import ConfigError
 
 

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from pear_cli import adapters, hydra_app
+from pear_cli import adapters
+from pear_cli.launch import launch as hydra_app
 
 ROOT = Path(__file__).parent.parent
 TINY = Path(__file__).parent / "configs" / "backbone" / "tiny.yaml"
@@ -144,7 +145,7 @@ class Place:
 
     def keys(self) -> dict[str, str]:
         """What the keys of the pages stand for: two evaluations that there are, and a sweep."""
-        from pear_cli import sweeps
+        from pear_cli.store import sweeps
 
         made = sorted(
             Path("outputs/store/eval").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime_ns
@@ -181,11 +182,12 @@ def photographs(home: Path) -> None:
 
 def compose(words: list[str]) -> None:
     """Compose and validate a command line, of a sweep the first and the last job, without running it."""
-    from pear_cli import hydra_app, jobs
-    from pear_cli.experiment import Experiment
-    from pear_cli.flags import reorder
-    from pear_cli.hydra_app.composing import compositions, grid, opened, single
-    from pear_cli.hydra_app.multirun import is_multirun
+    from pear_cli.experiment.experiment import Experiment
+    from pear_cli.launch import jobs
+    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch.composing import compositions, grid, opened, single
+    from pear_cli.launch.flags import reorder
+    from pear_cli.launch.sweep.multirun import is_multirun
 
     if words[0] == "data":
         jobs.dataset(hydra_app.composed(words[2:]))
@@ -246,7 +248,7 @@ def test_the_links_of_pages_outside_of_docs_lead_somewhere(page):
 def test_every_command_that_a_sentence_names_is_one(page):
     import typer
 
-    from pear_cli.cli import app
+    from pear_cli.cli.app import app
 
     known = typer.main.get_command(app).commands
     for command in re.findall(r"`pear ([a-z][a-z-]*)", page.read_text("utf-8")):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pear_cli.estimate import estimates
-from pear_cli.planning import STARTED, THERE, TO_DO, plan
-from pear_cli.step import ORDER
+from pear_cli.experiment.estimate import estimates
+from pear_cli.experiment.planning import STARTED, THERE, TO_DO, plan
+from pear_cli.experiment.step import ORDER
 
 CONFIGS = Path(__file__).parent / "configs"
 FLAGS = ("--config-dir", str(CONFIGS))
@@ -64,7 +64,7 @@ def test_another_backbone_has_no_estimate(known):
 
 def test_a_plan_needs_no_torch_and_writes_nothing(tmp_path):
     code = (
-        "import sys\nfrom pear_cli.cli import perform\n"
+        "import sys\nfrom pear_cli.cli.app import perform\n"
         "code = perform(sys.argv[1:])\n"
         "print([m for m in ('torch', 'timm') if m in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )

@@ -11,12 +11,12 @@ from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 
-from pear_cli import engine
-from pear_cli.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad, Tracker
-from pear_cli.data.base import Images, Normalization
+from pear_cli.config.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad, Tracker
+from pear_cli.config.settings import Optim
+from pear_cli.data.dataset import Images, Normalization
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Optim
 from pear_cli.runtime import Runtime
+from pear_cli.training import engine
 
 OPTIM = Optim(
     epochs=4,

@@ -7,20 +7,20 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from pear_cli import model as models
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.lily import Lily
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
 from pear_cli.adapters.splora import SPLoRA
-from pear_cli.choices import Criterion, Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
-from pear_cli.config import config_dir
-from pear_cli.data.base import Normalization
+from pear_cli.config.choices import Criterion, Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
+from pear_cli.config.node import config_dir
+from pear_cli.data.dataset import Normalization
 from pear_cli.data.vtab import Vtab
-from pear_cli.engine import updates_per_epoch
-from pear_cli.experiment import Experiment
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.model import model as models
 from pear_cli.stages.perform import perform_all
-from pear_cli.store import Store
+from pear_cli.store.store import Store
+from pear_cli.training.engine import updates_per_epoch
 
 CONF = config_dir()
 VTAB = ("lora_vtab", "adaptformer_vtab", "lily_vtab", "heat_vtab", "pear_vtab")

@@ -13,13 +13,14 @@ from PIL import Image
 from safetensors import safe_open
 
 import pear_cli
-from pear_cli import api, weightfile
-from pear_cli import model as models
+from pear_cli.backbone import weights as weightfile
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.export import load as api
 from pear_cli.export import merged, single_file
 from pear_cli.export.single_file import export, read
-from pear_cli.report.layout import console
-from pear_cli.report.show import print_exported
+from pear_cli.model import model as models
+from pear_cli.report.terminal.layout import console
+from pear_cli.report.terminal.show import print_exported
 
 
 @pytest.fixture

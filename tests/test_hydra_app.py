@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pear_cli.errors import DataError
-from pear_cli.flags import FLAGS, UsageError, reorder
-from pear_cli.hydra_app import complete
+from pear_cli.launch.completion import complete
+from pear_cli.launch.flags import FLAGS, UsageError, reorder
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def noisy_jobs(monkeypatch):
             raise KeyboardInterrupt
         return {"artifact": f"/store/train/{cfg.seed}", "metrics": {"accuracy": 0.5}}
 
-    monkeypatch.setattr("pear_cli.jobs._carry_out", carry_out)
+    monkeypatch.setattr("pear_cli.launch.jobs._carry_out", carry_out)
 
 
 VALUES = {"--cfg": "job", "--info": "plugins"}
@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_prints_what_was_finished(pear, quiet):
 
 
 def test_a_job_without_a_result_has_failed(pear, quiet, monkeypatch):
-    monkeypatch.setattr("pear_cli.jobs._job", lambda *args: None)
+    monkeypatch.setattr("pear_cli.launch.jobs._job", lambda *args: None)
     said = pear("train", "-m", *quiet, "seed=0,1")
     assert (said.code, said.out) == (1, "")
     assert said.err.count("ended without a result") == 2
@@ -195,7 +195,7 @@ def test_relative_folders_count_from_where_pear_was_started(pear, quiet, monkeyp
         seen.update(store=cfg.runtime.store, root=cfg.dataset.root, overrides=overrides)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.Experiment.from_config", from_config)
+    monkeypatch.setattr("pear_cli.experiment.experiment.Experiment.from_config", from_config)
     pear("train", *quiet, "hydra.job.chdir=true", "runtime.store=my/store", "dataset.root=../images")
     assert seen["store"] == str(tmp_path / "my" / "store")
     assert seen["root"] == str(tmp_path.parent / "images")
@@ -225,7 +225,7 @@ def test_completion_gives_bash_the_part_after_the_equals_sign(monkeypatch):
 def test_the_folders_callback_is_silent_outside_a_launch():
     from omegaconf import OmegaConf
 
-    from pear_cli.hydra_app import Folders
+    from pear_cli.launch.sweep.under_way import Folders
 
     config = OmegaConf.create({"hydra": {"run": {"dir": "x"}, "sweep": {"dir": "y"}}})
     Folders().on_run_start(config)
@@ -258,7 +258,7 @@ def test_a_sweep_in_batches_goes_on_after_a_failed_job(pear, quiet):
 
 @pytest.mark.usefixtures("noisy_jobs")
 def test_results_that_nobody_reads_do_not_end_a_launch(monkeypatch, tmp_path, capfd):
-    from pear_cli.cli import perform
+    from pear_cli.cli.app import perform
 
     monkeypatch.chdir(tmp_path)
     read, write = os.pipe()
@@ -272,7 +272,7 @@ def test_results_that_nobody_reads_do_not_end_a_launch(monkeypatch, tmp_path, ca
 
 @pytest.mark.parametrize("flags", [("--info",), ("--cfg", "all"), ("--hydra-help",)], ids=str)
 def test_what_is_shown_to_a_reader_who_leaves_early_ends_quietly(flags, monkeypatch, capfd):
-    from pear_cli.cli import perform
+    from pear_cli.cli.app import perform
 
     read, write = os.pipe()
     os.close(read)
@@ -306,7 +306,7 @@ def test_ctrl_c_once_all_is_told_changes_nothing(tmp_path):
         "import atexit, os, signal, sys\n"
         "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
         "sys.argv = ['pear', '--version']\n"
-        "from pear_cli.cli import main\n"
+        "from pear_cli.cli.app import main\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -335,7 +335,7 @@ def test_frozen_weights_of_ones_own_count_from_where_pear_was_started(pear, quie
         seen.append(cfg.backbone.weights)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.Experiment.from_config", from_config)
+    monkeypatch.setattr("pear_cli.experiment.experiment.Experiment.from_config", from_config)
     (tmp_path / "my.safetensors").touch()
     for weights in ("my.safetensors", "pear_mini", "absent.safetensors"):
         pear("train", *quiet, f"backbone.weights={weights}")

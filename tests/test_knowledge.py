@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.adapter import Adapter
 from pear_cli.adapters.adaptformer import AdaptFormer
-from pear_cli.adapters.base import Adapter
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
-from pear_cli.choices import KnowledgeKind, ShareRule
+from pear_cli.config.choices import KnowledgeKind, ShareRule
+from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.knowledge import check, decode, encode, preserve, quantise, truncate
-from pear_cli.nodes import Knowledge
+from pear_cli.pruning.knowledge import check, decode, encode, preserve, quantise, truncate
+from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance, ScoredUnit
-from pear_cli.sharing.share_map import ShareMap
 
 LORA = LoRA(lr=1, rank=4, scale=0.5, dropout=0.5, slots=("attn.q", "attn.v"))
 WITH_BIASES = AdaptFormer(lr=1, rank=4, scale=0.5, dropout=0.5, bias=True, slots=("mlp",))

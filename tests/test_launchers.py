@@ -124,7 +124,7 @@ def test_a_sweep_that_loses_a_worker_has_the_results_of_jobs_in_turn(engine, tmp
 
 
 def test_a_launcher_that_gives_up_leaves_jobs_that_were_not_run(tmp_path):
-    from pear_cli.hydra_app.ledger import NOT_RUN, Ledger
+    from pear_cli.launch.sweep.ledger import NOT_RUN, Ledger
 
     ledger = Ledger()
     ledger.open(str(tmp_path), sweep=True)

@@ -6,8 +6,6 @@ import pytest
 import timm
 import torch
 
-from pear_cli import merging
-from pear_cli import model as models
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.bitfit import BitFit
 from pear_cli.adapters.bottleneck import Activation, Bottleneck
@@ -16,11 +14,13 @@ from pear_cli.adapters.lily import Lily, RouterStats
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
-from pear_cli.choices import Effect, KnowledgeKind, Unit
+from pear_cli.config.choices import Effect, KnowledgeKind, Unit
+from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.knowledge import decode, encode
-from pear_cli.masking import Mask
-from pear_cli.nodes import Backbone, Knowledge
+from pear_cli.model import merge as merging
+from pear_cli.model import model as models
+from pear_cli.pruning.knowledge import decode, encode
+from pear_cli.pruning.mask import Mask
 
 VIT = ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3})
 EVA = ("eva02_tiny_patch14_224", {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2})

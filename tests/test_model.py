@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from pear_cli import model as models
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.stages.base import load_model
+from pear_cli.model import model as models
+from pear_cli.stages.job import load_model
 
 
 def described(finished):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pear_cli import predict as predicting
-from pear_cli.data.pictures import Preparation
+from pear_cli.data.transforms import Preparation
 from pear_cli.errors import ConfigError
+from pear_cli.export import predict as predicting
+from pear_cli.export.predict import predict
 from pear_cli.export.single_file import export
-from pear_cli.predict import predict
 
 
 @pytest.fixture

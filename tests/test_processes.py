@@ -16,14 +16,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from pear_cli import devices
 from pear_cli.errors import ConfigError, DataError, PearError
-from pear_cli.experiment import Experiment
-from pear_cli.hydra_app import several
-from pear_cli.processes import Several, leave, team
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.launch import several
 from pear_cli.stages.perform import perform, perform_all
 from pear_cli.stages.train import check_team
-from pear_cli.store import Store
+from pear_cli.store.store import Store
+from pear_cli.system.processes import Several, leave, team
+from pear_cli.training import devices
 
 HERE = Path(__file__).parent
 PEAR = [sys.executable, "-m", "pear_cli"]
@@ -84,9 +84,9 @@ def lead(store: Store) -> None:
 
 def follow() -> int:
     """What the other one does; it has troubles of its own."""
-    from pear_cli import engine
     from pear_cli.data import loading
-    from pear_cli.stages.beside import serve
+    from pear_cli.stages.follower import serve
+    from pear_cli.training import engine
 
     def load(dataset, *args, well=loading.load):
         if dataset.split_seed == 7:

@@ -8,11 +8,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pear_cli import progress
-from pear_cli.progress import rows
-from pear_cli.progress.board import Board
-from pear_cli.progress.rows import Doing, Ticker, cut, fitted
-from pear_cli.streams import terminal_encoding, writable
+from pear_cli.system import progress
+from pear_cli.system.progress import rows
+from pear_cli.system.progress.board import Board
+from pear_cli.system.progress.rows import Doing, Ticker, cut, fitted
+from pear_cli.system.streams import terminal_encoding, writable
 
 
 class Clock:

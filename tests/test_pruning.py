@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pear_cli.choices import Effect, PruneBy, Scope
+from pear_cli.config.choices import Effect, PruneBy, Scope
+from pear_cli.config.settings import Prune
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Prune
-from pear_cli.pruning import choose
+from pear_cli.pruning.choose import choose
 from pear_cli.scoring.importance import Importance, ScoredUnit
 
 GLOBAL = Scope["global"]

@@ -3,8 +3,8 @@
 import pytest
 import timm
 
+from pear_cli.backbone.sites import all_sites, find
 from pear_cli.errors import ConfigError
-from pear_cli.sites import all_sites, find
 
 SMALL = {"img_size": 32, "num_classes": 0}
 

@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from pear_cli.errors import MissingArtifact, StoreError
-from pear_cli.store import SCHEMA, Artifact, Draft, Store, environment, make_key
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.canonical import SCHEMA, make_key
+from pear_cli.store.draft import Draft
+from pear_cli.store.store import Store
+from pear_cli.system.environment import environment
 
 KEY = make_key("train", 1, {"seed": 0}, {}, {"train": "a"}, "b")
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError
-from pear_cli.store import Artifact, Store
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
 
 DAY = 24 * 3600.0
 
@@ -214,7 +215,7 @@ def test_a_dry_run_takes_no_lock_because_a_read_only_store_has_no_room_for_it(
     leave_rubbish(store)
     (chain[2].path / "numbers.json").write_text("[]")
     with Store(store.root).lock("train", "d" * 32):  # whose draft is not rubbish then
-        monkeypatch.setattr("pear_cli.store.FileLock", None)
+        monkeypatch.setattr("pear_cli.store.store.FileLock", None)
         report = store.collect(dry_run=True, verify=True)
     assert [item.kind for item in report.items] == ["work", "quarantined", "corrupt", "lock"]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError
-from pear_cli.store import Artifact, Store
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
 
 KEY = "0123456789abcdef" * 2
 

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pear_cli.canonical import plain
-from pear_cli.config import to_node
+from pear_cli.config.node import to_node
 from pear_cli.errors import ConfigError
-from pear_cli.store import SCHEMA, canonical, make_key
+from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain
 
 
 class Precision(Enum):
@@ -140,6 +139,6 @@ def test_each_argument_of_a_key_changes_it(changes: dict[str, Any]) -> None:
 
 
 def test_keys_and_the_store_need_neither_torch_nor_omegaconf() -> None:
-    code = "import sys, pear_cli.store; print(sorted({'torch', 'omegaconf', 'numpy'} & set(sys.modules)))"
+    code = "import sys, pear_cli.store.store; print(sorted({'torch', 'omegaconf', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

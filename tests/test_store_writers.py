@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from pear_cli.errors import StoreError
-from pear_cli.store import Artifact, Draft, Store
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.draft import Draft
+from pear_cli.store.store import Store
 
 KEY = "0123456789abcdef" * 2
 
@@ -37,7 +39,7 @@ def put(store: Store, key: str = KEY) -> Artifact:
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    header = "import os, sys, time\nfrom pathlib import Path\nfrom pear_cli.store import Store\n"
+    header = "import os, sys, time\nfrom pathlib import Path\nfrom pear_cli.store.store import Store\n"
     command = [sys.executable, "-c", header + code, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

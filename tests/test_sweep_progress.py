@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pear_cli.errors import DataError
-from pear_cli.hydra_app.outlook import Outlook
-from pear_cli.hydra_app.watching import came_to, last_line
-from pear_cli.planning import THERE, Planned
-from pear_cli.step import Step
+from pear_cli.experiment.planning import THERE, Planned
+from pear_cli.experiment.step import Step
+from pear_cli.launch.sweep.outlook import Outlook
+from pear_cli.launch.sweep.watching import came_to, last_line
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -30,8 +30,8 @@ def quick_jobs(monkeypatch):
         metrics = {"accuracy": 0.931}
         return {"artifact": f"/store/{cfg.seed}", "metrics": metrics, "stages": stages, "seconds": 12.0}
 
-    monkeypatch.setattr("pear_cli.jobs._carry_out", carry_out)
-    monkeypatch.setattr("pear_cli.hydra_app.outlook.plan", lambda command, experiments: [])
+    monkeypatch.setattr("pear_cli.launch.jobs._carry_out", carry_out)
+    monkeypatch.setattr("pear_cli.experiment.planning.plan", lambda command, experiments: [])
 
 
 @pytest.mark.usefixtures("quick_jobs")
@@ -92,9 +92,9 @@ def planned(tmp_path, name, jobs=(0,), state="to do"):
 def outlook(tmp_path, monkeypatch):
     """Three stages of 10 s each, one of them there; the clock stands still."""
     monkeypatch.setattr(
-        "pear_cli.hydra_app.outlook.estimates", lambda stages: {s.folder: 10.0 for s in stages}
+        "pear_cli.experiment.estimate.estimates", lambda stages: {s.folder: 10.0 for s in stages}
     )
-    monkeypatch.setattr("pear_cli.hydra_app.outlook.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("pear_cli.launch.sweep.outlook.time.monotonic", lambda: 0.0)
     stages = [
         planned(tmp_path, "a", (0, 1)),
         planned(tmp_path, "b", (1,)),
@@ -125,7 +125,7 @@ def test_a_machine_that_is_slower_than_once_takes_longer(outlook, monkeypatch):
 
 
 def test_a_time_that_is_over_and_one_that_nobody_knows_are_not_told(outlook, monkeypatch):
-    monkeypatch.setattr("pear_cli.hydra_app.outlook.time.monotonic", lambda: 99.0)
+    monkeypatch.setattr("pear_cli.launch.sweep.outlook.time.monotonic", lambda: 99.0)
     assert outlook.left(1) is None
     outlook.seconds = dict.fromkeys(outlook.seconds)
     assert outlook.left(1) is None

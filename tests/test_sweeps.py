@@ -11,12 +11,12 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pear_cli import sweeps
-from pear_cli.config import config_dir
+from pear_cli.config.node import config_dir
 from pear_cli.errors import ConfigError, DataError, StoreError
-from pear_cli.hydra_app.composing import compositions, grid
-from pear_cli.hydra_app.multirun import JOBLIB, Multirun
-from pear_cli.sweeps import BOOK, LOCK, Sweep
+from pear_cli.launch.composing import compositions, grid
+from pear_cli.launch.sweep.multirun import JOBLIB, Multirun
+from pear_cli.store import sweeps
+from pear_cli.store.sweeps import BOOK, LOCK, Sweep
 
 CONFIGS = Path(__file__).parent / "configs"
 FLAGS = ("--config-dir", str(CONFIGS))
@@ -37,7 +37,7 @@ def quick_jobs(monkeypatch):
             raise DataError("images are missing")
         return {"artifact": f"/store/train/{cfg.seed}"}
 
-    monkeypatch.setattr("pear_cli.jobs._carry_out", carry_out)
+    monkeypatch.setattr("pear_cli.launch.jobs._carry_out", carry_out)
     return ran
 
 
@@ -80,7 +80,7 @@ def test_a_sweep_that_is_not_to_go_on_names_the_jobs_that_were_not_run(pear, qui
 
 
 def test_a_job_stops_between_stages_once_another_one_has_failed(monkeypatch, tmp_path):
-    from pear_cli import jobs
+    from pear_cli.launch import jobs
 
     monkeypatch.setattr(jobs, "_sweep_folder", lambda: tmp_path)
     jobs._stop_if_told()
@@ -271,7 +271,7 @@ def test_a_missing_engine_is_an_error_with_its_remedy(preset, plugin, pear, quie
 
 
 def test_what_a_sweeper_optimises_is_the_accuracy_on_val200_of_the_last_training(pear, quiet, monkeypatch):
-    from pear_cli import jobs
+    from pear_cli.launch import jobs
 
     returned = []
     carry_out = jobs._job

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pear_cli import tracking
-from pear_cli.choices import Tracker
+from pear_cli.config.choices import Tracker
 from pear_cli.errors import ConfigError
+from pear_cli.training import trackers as tracking
 
 SETTINGS = {"optim": {"lr": 0.1, "clip": None}, "phase": "dense"}
 

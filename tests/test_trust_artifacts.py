@@ -9,21 +9,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from pear_cli import artifact as artifacts
-from pear_cli import backbone, progress, sweeps
-from pear_cli.artifact import MANIFEST, SEAL, seal
-from pear_cli.canonical import parse
+from pear_cli.backbone import build as backbone
 from pear_cli.cli.options import complain
-from pear_cli.config import node
-from pear_cli.data import pictures
+from pear_cli.config.node import node
+from pear_cli.config.settings import Backbone
+from pear_cli.data import transforms as pictures
 from pear_cli.data.timm import Timm
 from pear_cli.data.torchvision import _class
-from pear_cli.description import MOST, Description
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
-from pear_cli.hydra_app import composed
-from pear_cli.nodes import Backbone
-from pear_cli.stages.base import load_model
-from pear_cli.store import Store
+from pear_cli.launch.composing import composed
+from pear_cli.model.description import MOST, Description
+from pear_cli.stages.job import load_model
+from pear_cli.store import artifact as artifacts
+from pear_cli.store import sweeps
+from pear_cli.store.artifact import MANIFEST, SEAL, seal
+from pear_cli.store.canonical import parse
+from pear_cli.store.store import Store
+from pear_cli.system import progress
 
 KEY = "0" * 32
 TINY = Backbone(
@@ -147,7 +149,7 @@ def test_nothing_is_written_behind_a_link(store, outside):
         (lambda d: d["backbone"]["args"].update(pretrained_cfg={"file": "/x"}), "is refused"),
         (lambda d: d["backbone"]["args"].update(x="${oc.env:HOME}"), "interpolation"),
         (lambda d: d["method"].update(_target_="os.system"), "only classes of pear_cli"),
-        (lambda d: d["method"].update(_target_="pear_cli.nodes.Optim"), "is not a Method"),
+        (lambda d: d["method"].update(_target_="pear_cli.config.settings.Optim"), "is not a Method"),
         (lambda d: d["method"].update(_target_="pear_cli.no\0such.Thing"), "is not a Method"),
         (lambda d: d.update(backbone=None), "not the description"),
         (lambda d: d.pop("method"), "not the description"),
@@ -163,7 +165,7 @@ def test_a_description_of_a_model_only_describes(change, says, finished):
 
 
 def test_stored_logits_of_another_shape_are_none_of_this_model(finished):
-    from pear_cli import model as models
+    from pear_cli.model import model as models
 
     model, description = load_model(finished.made["adapt"])
     with pytest.raises(CorruptArtifact, match=r"the stored logits are \(4, 1\), not \(4, 10\)"):
@@ -227,7 +229,7 @@ def test_names_are_no_commands_to_a_terminal(capsys, monkeypatch):
 
 
 def test_a_header_of_an_exported_file_is_read_within_limits(tmp_path):
-    from pear_cli import tensorfile
+    from pear_cli.store import tensorfile
 
     for header in (b"{" + b'"a":{' * 50_000, b'{"a": NaN}', json.dumps([1]).encode()):
         with pytest.raises(ValueError, match="not a safetensors file"):

@@ -6,11 +6,12 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli import sweeps
-from pear_cli.config import refuse_environment
+from pear_cli.config.node import refuse_environment
 from pear_cli.errors import ConfigError
-from pear_cli.hydra_app import composed, guard
-from pear_cli.sweeps import BOOK
+from pear_cli.launch import guard
+from pear_cli.launch.composing import composed
+from pear_cli.store import sweeps
+from pear_cli.store.sweeps import BOOK
 
 LOGS = "job_logging: {handlers: {file: {%s}}}"
 
@@ -19,7 +20,7 @@ CODE = {
     "another callback of pear's name": "callbacks: {pear: {_target_: os.system}}",
     "an argument of pear's own callback": "callbacks: {pear: {command: id}}",
     "a launcher": "launcher: {_target_: subprocess.Popen}",
-    "a sweeper": "sweeper: {_target_: pear_cli.jobs.train}",
+    "a sweeper": "sweeper: {_target_: pear_cli.launch.jobs.train}",
     "a node inside the sweeper": "sweeper: {params: {x: {_target_: os.system}}}",
     "a factory of handlers": LOGS % '"()": os.system',
     "a class of handlers": LOGS % "class: logging.handlers.SocketHandler",
@@ -258,7 +259,7 @@ def test_words_of_a_strangers_sweep_are_not_words_that_were_typed(pear, quiet, t
         ran.append(cfg.seed)
         return {"artifact": "/x"}
 
-    monkeypatch.setattr("pear_cli.jobs._carry_out", carry_out)
+    monkeypatch.setattr("pear_cli.launch.jobs._carry_out", carry_out)
     resume = ("sweeps", "resume", sweep.id)
     said = pear(*resume, "--store", "store")
     assert (said.code, ran) == (1, [])

@@ -5,13 +5,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import NonlinearBottleneck
+from pear_cli.backbone.sites import Site
 from pear_cli.errors import ConfigError
-from pear_cli.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 SLOTS = ("attn.proj", "mlp")
 

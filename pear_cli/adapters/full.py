@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pear_cli.adapters.method import Method
-from pear_cli.choices import Unit
+from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
 
 

@@ -6,14 +6,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import Factors, Method
+from pear_cli.backbone.sites import Site
+from pear_cli.config.settings import require
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import require
-from pear_cli.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 BLOCKS = 12
 """Depth of ViT-B: the published scripts share one `lp` among 12 // experts blocks."""

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import BottleneckMethod, Factors
-from pear_cli.choices import Unit
+from pear_cli.config.choices import Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

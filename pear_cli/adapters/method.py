@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pear_cli.choices import Unit
+from pear_cli.backbone.sites import Site
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import require
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import require
-from pear_cli.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 class Factors(NamedTuple):

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import BottleneckMethod, Factors
+from pear_cli.backbone.sites import Site
+from pear_cli.config.settings import require
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import require
-from pear_cli.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pear_cli.adapters.method import Method
-from pear_cli.choices import Unit
+from pear_cli.backbone.sites import Site, Tap
+from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
-from pear_cli.sites import Site, Tap
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 NEARLY_ZERO = 1e-4
 """Half-width of the uniform start of an update: nearly the identity, with a gradient for every parameter."""

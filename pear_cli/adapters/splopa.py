@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
-from pear_cli.choices import Unit
+from pear_cli.backbone.sites import Site
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import require
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import require
-from pear_cli.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

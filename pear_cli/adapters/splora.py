@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, pointwise, read
-from pear_cli.nodes import require
-from pear_cli.sites import Site
+from pear_cli.backbone.sites import Site
+from pear_cli.config.settings import require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

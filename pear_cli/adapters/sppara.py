@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
-from pear_cli.sites import Site
+from pear_cli.backbone.sites import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pear_cli.adapters.base import Adapter
+    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from safetensors.torch import load, save
 
-from pear_cli import accounting, engine, merging
-from pear_cli import backbone as backbones
-from pear_cli import model as models
-from pear_cli.audit.base import CLASSES, Check, Finding, Subject, Verdict, compare, says
-from pear_cli.canonical import plain
-from pear_cli.choices import Unit
-from pear_cli.description import Description
+from pear_cli.audit.finding import CLASSES, Check, Finding, Subject, Verdict, compare, says
+from pear_cli.backbone import build as backbones
+from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
+from pear_cli.model import costs as accounting
+from pear_cli.model import merge as merging
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.units import units_at_work
 from pear_cli.stages.checkpoint import apply
 from pear_cli.stages.prune_share import decide
 from pear_cli.stages.score import layers
+from pear_cli.store.canonical import plain
+from pear_cli.training import engine
 
 EXACT, FAITHFUL, NEAR = 1e-6, 1e-4, 1e-2  # of max |Δlogit| / max(1, |logit|)
 

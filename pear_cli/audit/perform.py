@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from pear_cli import backbone as backbones
-from pear_cli import engine
-from pear_cli import model as models
-from pear_cli.audit.base import CLASSES, IMAGES, SPREAD, Check, Finding, Subject, Verdict
 from pear_cli.audit.checks import AT_START, AT_WORK, prune
-from pear_cli.description import Description
+from pear_cli.audit.finding import CLASSES, IMAGES, SPREAD, Check, Finding, Subject, Verdict
+from pear_cli.backbone import build as backbones
 from pear_cli.errors import PearError
-from pear_cli.experiment import Experiment
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.training import engine
 
 ROWS = len(AT_START) + 2 * len(AT_WORK) + 1
 """Of an audit, at most."""

@@ -21,7 +21,7 @@ from pear_cli.cli.options import (
 )
 from pear_cli.cli.options import open_store as _store
 from pear_cli.errors import StoreError, near
-from pear_cli.flags import UsageError
+from pear_cli.launch.flags import UsageError
 
 Shown = Annotated[
     str,
@@ -50,7 +50,8 @@ def sites(
     pear sites
     pear sites backbone=timm backbone.name=vit_base_patch16_224
     """
-    from pear_cli import hydra_app, jobs
+    from pear_cli.launch import jobs
+    from pear_cli.launch import launch as hydra_app
 
     for line in jobs.slots(hydra_app.composed(overrides or (), config_dir)):
         typer.echo(line)
@@ -77,8 +78,9 @@ def list_artifacts(
     pear ls stage=eval dataset=digits 'prune.ratio>=0.5'
     pear ls --benchmark vtab1k method=lora
     """
-    from pear_cli.report import benchmark as benchmarks
-    from pear_cli.report import layout, listing, standings, table
+    from pear_cli.report.analysis import benchmark as benchmarks
+    from pear_cli.report.analysis import listing
+    from pear_cli.report.terminal import layout, standings, table
 
     asked = benchmarks.named(benchmark) if benchmark is not None else None
 
@@ -110,8 +112,9 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
     pear show digits.safetensors
     """
     from pear_cli.export import single_file
-    from pear_cli.report import layout, listing
-    from pear_cli.report.show import print_artifact, print_exported
+    from pear_cli.report.analysis import listing
+    from pear_cli.report.terminal import layout
+    from pear_cli.report.terminal.show import print_artifact, print_exported
 
     if Path(artifact).is_file():
         if as_json:
@@ -119,7 +122,8 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
         else:
             print_exported(Path(artifact), layout.console())
         return
-    from pear_cli.store import Artifact, Store
+    from pear_cli.store.artifact import Artifact
+    from pear_cli.store.store import Store
 
     folder = Path(artifact)
     if folder.is_dir():  # its own store is around it
@@ -177,7 +181,7 @@ def gc(
     pear gc --verify
     pear gc --orphans --older-than 30
     """
-    from pear_cli.draft import QUARANTINE
+    from pear_cli.store.draft import QUARANTINE
 
     seconds = None if older_than is None else older_than * 86400
     place = _store(store)
@@ -220,8 +224,8 @@ def predict(
     pear predict 3f2a photos/ --topk 1
     find photos -name '*.png' | pear predict digits.safetensors -
     """
-    from pear_cli import predict as prediction
-    from pear_cli.choices import Precision, Tracker
+    from pear_cli.config.choices import Precision, Tracker
+    from pear_cli.export import predict as prediction
     from pear_cli.runtime import Runtime
 
     runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)

@@ -8,11 +8,11 @@ import typer
 
 from pear_cli.cli.options import Overrides, complain
 from pear_cli.errors import near
-from pear_cli.flags import UsageError
-from pear_cli.streams import printable, stdout_to_stderr, until_closed
+from pear_cli.launch.flags import UsageError
+from pear_cli.system.streams import printable, stdout_to_stderr, until_closed
 
 if TYPE_CHECKING:
-    from pear_cli.data.base import Dataset
+    from pear_cli.data.dataset import Dataset
 
 Further = Annotated[Path | None, typer.Option(help="A folder with further presets, searched first.")]
 Line = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
@@ -44,9 +44,10 @@ def list_datasets(overrides: Overrides = None, config_dir: Further = None, as_js
     pear data ls
     pear data ls dataset=imagefolder dataset.root=photos --json
     """
-    from pear_cli import hydra_app, jobs
     from pear_cli.data import inventory, places
-    from pear_cli.report import datasets, layout
+    from pear_cli.launch import jobs
+    from pear_cli.launch import launch as hydra_app
+    from pear_cli.report.terminal import datasets, layout
 
     if overrides:
         found = [_dataset(overrides, config_dir)]
@@ -71,7 +72,8 @@ def prepare(overrides: Overrides = None, config_dir: Further = None, as_json: Li
     pear data prepare dataset=cifar100
     pear data prepare dataset=vtab dataset.task=dtd dataset.root=vtab-1k
     """
-    from pear_cli.data import findings, inventory
+    from pear_cli.data import inventory
+    from pear_cli.data import verify as findings
     from pear_cli.errors import DataError
 
     dataset = _dataset(overrides, config_dir)
@@ -107,9 +109,9 @@ def verify(
     pear data verify dataset=imagefolder dataset.root=photos
     pear data verify dataset=cifar100 --allow duplicate
     """
-    from pear_cli import progress
     from pear_cli.data.condition import KINDS
-    from pear_cli.data.findings import Findings
+    from pear_cli.data.verify import Findings
+    from pear_cli.system import progress
 
     for kind in allow or ():
         if kind not in KINDS:
@@ -145,7 +147,8 @@ def _report(dataset: "Dataset", images: int, problems: list[dict[str, str]]) -> 
 
 
 def _dataset(overrides: list[str] | None, config_dir: Path | None) -> "Dataset":
-    from pear_cli import hydra_app, jobs
+    from pear_cli.launch import jobs
+    from pear_cli.launch import launch as hydra_app
 
     return jobs.dataset(hydra_app.composed(overrides or (), config_dir))
 

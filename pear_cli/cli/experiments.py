@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from pear_cli.cli.options import DryRun, Json, KeepGoing, ModelOrWords, Quiet, Switch, Weights, Words
-from pear_cli.flags import FLAGS, UsageError, quoted, reorder, spelled
+from pear_cli.launch.flags import FLAGS, UsageError, quoted, reorder, spelled
 
 MODEL = re.compile(r".*\.safetensors|[0-9a-f]{4,32}")
 """What is a model though no such file is there: a file that is missing, or digits of a key."""
@@ -194,7 +194,8 @@ def start(
         typed: those of the words that the user has typed, where some come from elsewhere.
         model: for `eval`, a model to evaluate and its weights, instead of an experiment's own.
     """
-    from pear_cli import hydra_app, jobs
+    from pear_cli.launch import jobs
+    from pear_cli.launch import launch as hydra_app
 
     name = "evaluate_model" if model else {"eval": "evaluate"}.get(command, command.replace("-", "_"))
     asked = hydra_app.Asked(as_json, quiet, dry_run, keep_going is Switch.true, typed)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pear_cli.artifact import name_of
 from pear_cli.errors import CorruptArtifact, OldSchema, StoreError
-from pear_cli.streams import printable_lines, until_closed
+from pear_cli.store.artifact import name_of
+from pear_cli.system.streams import printable_lines, until_closed
 
 if TYPE_CHECKING:
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
 SETTING = "runtime.store="
 
@@ -26,14 +26,14 @@ SHOWN = 12
 
 def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
     """Groups, presets and keys for the override under the cursor."""
-    from pear_cli.hydra_app import complete
+    from pear_cli.launch.completion import complete
 
     return complete(ctx.params.get("overrides") or (), incomplete)
 
 
 def complete_key(ctx: typer.Context, args: list[str], incomplete: str) -> list[tuple[str, str]]:
     """Keys of the store that begin so, each with its stage; else files and folders."""
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     named = [word.partition("=")[2] for word in sys.argv + args if word.startswith((SETTING, "--store="))]
     given = ctx.params.get("store") or STORE
@@ -158,7 +158,7 @@ def complain(command: str, message: object) -> None:
 
 def open_store(root: Path) -> "Store":
     """The store of a command; only the default one may be yet to come."""
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     if root != STORE and not root.is_dir():
         raise StoreError(f"there is no folder {root}; check --store or runtime.store")

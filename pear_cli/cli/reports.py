@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from pear_cli.cli.options import STORE, Lines, Name, OfAStore, Root, complain_of_unread, open_store
 from pear_cli.errors import StoreError, near
-from pear_cli.flags import UsageError
+from pear_cli.launch.flags import UsageError
 
 PAGE = Path("report.html")
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
@@ -60,10 +60,10 @@ def make(
     pear report --baseline method=linear --format latex
     pear report diff 3f2a 99bc    what differs between two artifacts
     """
-    from pear_cli.report import listing
-    from pear_cli.report.comparison import compare
+    from pear_cli.report.analysis import listing
+    from pear_cli.report.analysis.comparison import compare
     from pear_cli.report.formats import FORMATS
-    from pear_cli.report.output import write
+    from pear_cli.system.files import write
 
     known = ("html", *FORMATS)
     chosen = form or (SUFFIXES.get(out.suffix.lower(), "") if out else "html")
@@ -101,7 +101,8 @@ def diff(first: Name, second: Name, as_json: Lines = False, store: Root = STORE)
     \b
     pear report diff 3f2a 99bc
     """
-    from pear_cli.report import difference, layout
+    from pear_cli.report.analysis import difference
+    from pear_cli.report.terminal import layout
 
     place = open_store(store)
     found = difference.between(place.resolve(first), place.resolve(second), place)
@@ -133,7 +134,7 @@ def plot(
     pear plot pareto dataset=digits --out front.png
     """
     from pear_cli.report import plots
-    from pear_cli.report.output import write
+    from pear_cli.system.files import write
 
     if kind not in plots.KINDS:
         raise UsageError(f'no plot "{kind}"{near(kind, plots.KINDS) or ";"} plots: {", ".join(plots.KINDS)}')

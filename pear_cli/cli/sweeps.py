@@ -10,7 +10,7 @@ import typer
 from pear_cli.cli.experiments import start
 from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch, complain
 from pear_cli.errors import StoreError
-from pear_cli.flags import UsageError, quoted
+from pear_cli.launch.flags import UsageError, quoted
 
 SWEEP_DIR = "hydra.sweep.dir="
 HYDRA = re.compile(r"\+{0,2}hydra\.[\w.-]+=")
@@ -29,9 +29,9 @@ def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = ST
     if context.invoked_subcommand is not None:
         context.obj = store
         return
-    from pear_cli import sweeps
-    from pear_cli.report import layout
-    from pear_cli.report import sweeps as tables
+    from pear_cli.report.terminal import layout
+    from pear_cli.report.terminal import sweeps as tables
+    from pear_cli.store import sweeps
 
     known = [(sweep, sweeps.progress_of(sweep)) for sweep in sweeps.noted(store)]
     known = [(sweep, progress) for sweep, progress in known if progress.began]
@@ -63,7 +63,8 @@ def resume(
     pear sweeps resume 3f2a
     pear sweeps resume 3f2a 'hydra.launcher.setup=["module load cuda"]'     which the sweep had, too
     """
-    from pear_cli import progress, sweeps
+    from pear_cli.store import sweeps
+    from pear_cli.system import progress
 
     found = sweeps.locate(store or context.obj or STORE, sweep)
     foreign = [word for word in again or () if not HYDRA.match(word)]

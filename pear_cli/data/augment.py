@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pear_cli.choices import Augment
-from pear_cli.processes import Part
+from pear_cli.config.choices import Augment
+from pear_cli.system.processes import Part
 
 Augmentation = Callable[[Tensor, Part], Tensor]
 """Changes pixels (B, 3, H, W), uint8, which are a part of a batch; what is drawn is drawn for all of it."""

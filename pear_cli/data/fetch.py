@@ -10,7 +10,8 @@ from types import TracebackType
 
 from filelock import FileLock
 
-from pear_cli import hashes, progress
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
 
 ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
 PATIENCE = 10.0  # seconds without a byte before a download counts as failed

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pear_cli import hashes, progress
 from pear_cli.data import places
-from pear_cli.data.base import Dataset, Records, digest, divide
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.pictures import SUFFIXES, read
+from pear_cli.data.dataset import Dataset, Records, digest, divide
+from pear_cli.data.transforms import SUFFIXES, read
 from pear_cli.errors import DataError, near
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
 
 Listing = list[tuple[str, int]]  # path below the root with "/", label
 

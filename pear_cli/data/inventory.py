@@ -4,11 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pear_cli import hashes
-from pear_cli.canonical import canonical
-from pear_cli.config import to_node
+from pear_cli.config.node import to_node
 from pear_cli.data import places
-from pear_cli.data.base import SPLITS, Dataset
+from pear_cli.data.dataset import SPLITS, Dataset
+from pear_cli.store import cache as hashes
+from pear_cli.store.canonical import canonical
 
 
 @dataclass(frozen=True)

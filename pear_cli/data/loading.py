@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pear_cli import hashes, progress
-from pear_cli.choices import Caching
-from pear_cli.data import pictures
-from pear_cli.data.base import Dataset, Images, Indices, Labels, Pixels, Records
-from pear_cli.data.pictures import Preparation
-from pear_cli.environment import memory as _memory
+from pear_cli.config.choices import Caching
+from pear_cli.data import transforms as pictures
+from pear_cli.data.dataset import Dataset, Images, Indices, Labels, Pixels, Records
+from pear_cli.data.transforms import Preparation
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
+from pear_cli.system.environment import memory as _memory
 
 MEMORY_SHARE = 0.25  # of the machine's memory, for one split; another one is often held beside it
 DISK_SHARE = 0.5  # of what is free where the cache lies
@@ -52,7 +53,7 @@ def load(dataset: Dataset, split: str, preparation: Preparation, workers: int = 
     Raises:
         DataError: files that are missing, unreadable or altered; the message names them.
     """
-    from pear_cli.data import stored
+    from pear_cli.data import disk_cache as stored
 
     records = dataset.records(split)
     size = len(records) * 3 * preparation.size**2

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pear_cli import hashes
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
 
 Known = tuple[int, int]  # device and inode of a folder
 

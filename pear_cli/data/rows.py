@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pear_cli import hashes, parallel, progress
 from pear_cli.data import places
-from pear_cli.data.base import Labels, Records, digest
+from pear_cli.data.dataset import Labels, Records, digest
 from pear_cli.data.parts import Parted
-from pear_cli.data.pictures import to_rgb
+from pear_cli.data.transforms import to_rgb
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
+from pear_cli.system import threads as parallel
 
 
 class Rows(Records):

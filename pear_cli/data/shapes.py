@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pear_cli.data import cache
-from pear_cli.data.base import Dataset, Drawn, Labels, Pixels, digest, divide
+from pear_cli.data import array_cache as cache
 from pear_cli.data.condition import Holding
+from pear_cli.data.dataset import Dataset, Drawn, Labels, Pixels, digest, divide
 from pear_cli.errors import ConfigError, near
 
 VERSION = 1  # raise it with any change to the pictures

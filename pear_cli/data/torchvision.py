@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pear_cli import hashes, progress
 from pear_cli.data import places
-from pear_cli.data.base import Labels, Records, digest
 from pear_cli.data.checksums import altered, stated
 from pear_cli.data.condition import Holding, Problem
+from pear_cli.data.dataset import Labels, Records, digest
 from pear_cli.data.fetch import ARCHIVES, fetch
 from pear_cli.data.folder import Files
 from pear_cli.data.parts import Parted
-from pear_cli.data.pictures import to_rgb
 from pear_cli.data.published import PUBLISHED, Published
+from pear_cli.data.transforms import to_rgb
 from pear_cli.errors import AlteredFile, ConfigError, DataError, near
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
 
 BROKEN = (
     OSError,

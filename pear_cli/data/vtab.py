@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pear_cli.data import places
-from pear_cli.data.base import divide
 from pear_cli.data.condition import Holding, Problem
+from pear_cli.data.dataset import divide
 from pear_cli.data.folder import FileDataset, Listing, existing, folders
 from pear_cli.errors import ConfigError, DataError, near
 

@@ -16,17 +16,18 @@ the key of the artifact.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli import backbone, tensorfile
-from pear_cli.canonical import canonical
+from pear_cli.backbone import build as backbone
 from pear_cli.errors import ConfigError
 from pear_cli.export import single_file, target
 from pear_cli.export.source import find
-from pear_cli.store import Store
+from pear_cli.store import tensorfile
+from pear_cli.store.canonical import canonical
+from pear_cli.store.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pear_cli.description import Description
+    from pear_cli.model.description import Description
 
 FORMAT = 1
 DATA = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -62,7 +63,8 @@ def export(
     """
     from safetensors.torch import save
 
-    from pear_cli import api, merging
+    from pear_cli.export import load as api
+    from pear_cli.model import merge as merging
 
     target.check(out, force=force)
     model, description = api.load_described(source, store, weights)

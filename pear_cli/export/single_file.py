@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli import tensorfile
-from pear_cli.canonical import canonical, parse
-from pear_cli.choices import Unit
-from pear_cli.environment import memory
+from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import target
 from pear_cli.export.source import find
-from pear_cli.masking import Mask
+from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
-from pear_cli.store import Artifact, Store
+from pear_cli.store import tensorfile
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.canonical import canonical, parse
+from pear_cli.store.store import Store
+from pear_cli.system.environment import memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +157,7 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
 
 def _portable(description: Any) -> dict[str, Any]:
     """A description, checked, without the author's folders: a file of frozen weights keeps its name only."""
-    from pear_cli.description import Description
+    from pear_cli.model.description import Description
 
     checked = Description.from_json(description)
     weights = checked.backbone.weights and Path(checked.backbone.weights).name  # bundled ones are names

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pear_cli.errors import MissingArtifact, StoreError
-from pear_cli.store import Artifact, Store
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
 
 HOLDS = "model.json"
 

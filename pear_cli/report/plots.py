@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pear_cli.errors import ConfigError, MissingArtifact
-from pear_cli.report import insides, listing
+from pear_cli.experiment.lineage import Lineage
+from pear_cli.report.analysis import listing
+from pear_cli.report.analysis.comparison import Line, compare
 from pear_cli.report.charts import frontier, render
 from pear_cli.report.charts.style import PAPER, Palette, Spec, finished
-from pear_cli.report.comparison import Line, compare
-from pear_cli.report.lineage import Lineage
-from pear_cli.store import Store
+from pear_cli.report.page import insides
+from pear_cli.store.store import Store
 
 COMPARED: dict[str, Callable[[Sequence[Line], Palette], Spec | None]] = {
     "pareto": frontier.pareto,

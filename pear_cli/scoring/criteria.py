@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from pear_cli.adapters.base import Position
-from pear_cli.choices import Criterion, Reduction, ScoreOf, View
-from pear_cli.engine import derive
+from pear_cli.adapters.adapter import Position
+from pear_cli.config.choices import Criterion, Reduction, ScoreOf, View
 from pear_cli.errors import ConfigError
 from pear_cli.scoring.probe import Probe
 from pear_cli.scoring.units import Slice, UnitAtWork
 from pear_cli.scoring.views import VIEWS
+from pear_cli.training.engine import derive
 
 
 def taylor(probe: Probe) -> Tensor:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.splopa import SPLoPA
-from pear_cli.channels import Group, by_unit, coupled
-from pear_cli.choices import Criterion, Reduction
-from pear_cli.engine import derive
+from pear_cli.backbone.channels import Group, by_unit, coupled
+from pear_cli.backbone.widths import Side, tensor_at
+from pear_cli.config.choices import Criterion, Reduction
 from pear_cli.scoring.importance import ScoredUnit
 from pear_cli.scoring.probe import Probe
-from pear_cli.widths import Side, tensor_at
+from pear_cli.training.engine import derive
 
 Fold = Callable[[Tensor], Tensor]
 

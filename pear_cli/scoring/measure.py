@@ -5,18 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pear_cli.adapters.adapted import Adaptation
-from pear_cli.batches import Batches
-from pear_cli.choices import Unit
-from pear_cli.engine import Device, derive
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
-from pear_cli.nodes import Score
 from pear_cli.scoring.criteria import CRITERIA, WITHOUT_DATA, reduce
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.layers import Layer, terms
 from pear_cli.scoring.probe import Calibration, Probe, undisturbed
 from pear_cli.scoring.similarity import similarities
 from pear_cli.scoring.units import UnitAtWork, units_at_work
+from pear_cli.training.batches import Batches
+from pear_cli.training.devices import Device
+from pear_cli.training.engine import derive
 
 REMEDY = "try runtime.precision=float32 or a lower optim.lr"
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pear_cli.adapters.adapted import Adaptation
-from pear_cli.adapters.base import Position
-from pear_cli.engine import Device
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.adapter import Position
+from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError
-from pear_cli.nodes import Score
 from pear_cli.scoring.units import Slice, UnitAtWork
+from pear_cli.training.devices import Device
 
 Calibration = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Starts the calibration batches anew: images (B, 3, H, W), labels (B,)."""

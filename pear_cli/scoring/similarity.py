@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from pear_cli.adapters.base import Position
-from pear_cli.engine import derive
+from pear_cli.adapters.adapter import Position
 from pear_cli.scoring.probe import Probe
 from pear_cli.scoring.units import UnitAtWork
+from pear_cli.training.engine import derive
 
 ROWS = 1024
 """Tokens, over all calibration batches, on which outputs are compared."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pear_cli.adapters.adapted import Adaptation
-from pear_cli.adapters.base import Adapter, Position
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.adapter import Adapter, Position
 from pear_cli.adapters.cut import HEADED, head_rows
-from pear_cli.choices import Unit
+from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
 from pear_cli.scoring.importance import ScoredUnit
 

@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pear_cli import accounting, knowledge
-from pear_cli import model as models
-from pear_cli.channels import bare, groups
-from pear_cli.choices import Unit
-from pear_cli.description import Description
-from pear_cli.masking import Mask, left_of
-from pear_cli.nodes import Knowledge
+from pear_cli.backbone.channels import bare, groups
+from pear_cli.backbone.widths import Widths, select
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import Knowledge
+from pear_cli.model import costs as accounting
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.pruning import knowledge
+from pear_cli.pruning.mask import Mask, left_of
+from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance
-from pear_cli.sharing.share_map import ShareMap
-from pear_cli.stages.base import MASK, OPTIMIZER, SHARE_MAP, Job, Result, load_model
-from pear_cli.widths import Widths, select
+from pear_cli.stages.job import MASK, OPTIMIZER, SHARE_MAP, Job, Result, load_model
 
 
 def checkpoint(job: Job) -> Result:

@@ -2,12 +2,14 @@
 
 from torch import nn
 
-from pear_cli import accounting, engine, progress
-from pear_cli import model as models
-from pear_cli.choices import Metric
-from pear_cli.description import Description
-from pear_cli.merging import merge
-from pear_cli.stages.base import Job, Result, load_model
+from pear_cli.config.choices import Metric
+from pear_cli.model import costs as accounting
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.model.merge import merge
+from pear_cli.stages.job import Job, Result, load_model
+from pear_cli.system import progress
+from pear_cli.training import engine
 
 
 def evaluate(job: Job) -> Result:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from pear_cli import processes, progress
 from pear_cli.errors import CorruptArtifact, MissingArtifact
-from pear_cli.experiment import Experiment
-from pear_cli.step import ORDER, Step
-from pear_cli.store import Artifact, Store, environment
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.step import ORDER, Step
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
+from pear_cli.system import processes, progress
+from pear_cli.system.environment import environment
 
 # Each is a function of the module of its name; loaded when it has work to do, for it loads torch.
 STAGES = {
@@ -101,7 +103,7 @@ def _alone(step: Step, store: Store) -> Iterator[None]:
 def _make(
     step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact], output: Path | None
 ) -> Artifact:
-    from pear_cli.stages.base import Job
+    from pear_cli.stages.job import Job
 
     start = time.perf_counter()
     name = STAGES[step.stage]

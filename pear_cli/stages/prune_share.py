@@ -1,15 +1,15 @@
 """Prune and share: which units go, and who serves in their place."""
 
-from pear_cli import progress
-from pear_cli.choices import Unit
-from pear_cli.experiment import Experiment
-from pear_cli.masking import Mask
-from pear_cli.nodes import Prune
-from pear_cli.pruning import choose
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import Prune
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.pruning.choose import choose
+from pear_cli.pruning.mask import Mask
+from pear_cli.pruning.share_map import ShareMap
+from pear_cli.pruning.share_rules import assign_owners
 from pear_cli.scoring.importance import Importance
-from pear_cli.sharing.rules import assign_owners
-from pear_cli.sharing.share_map import ShareMap
-from pear_cli.stages.base import MASK, SHARE_MAP, Job, Result
+from pear_cli.stages.job import MASK, SHARE_MAP, Job, Result
+from pear_cli.system import progress
 
 
 def prune_share(job: Job) -> Result:

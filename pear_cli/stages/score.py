@@ -4,17 +4,18 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from pear_cli import accounting, progress
-from pear_cli import model as models
-from pear_cli.channels import bare, groups
-from pear_cli.choices import Unit
-from pear_cli.masking import Mask
-from pear_cli.merging import merge
+from pear_cli.backbone.channels import bare, groups
+from pear_cli.config.choices import Unit
+from pear_cli.model import costs as accounting
+from pear_cli.model import model as models
+from pear_cli.model.merge import merge
+from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import calibration, measure, measure_layers
 from pear_cli.scoring.probe import Calibration
-from pear_cli.stages.base import MASK, Job, Result, load_model
+from pear_cli.stages.job import MASK, Job, Result, load_model
+from pear_cli.system import progress
 
 
 def score(job: Job) -> Result:

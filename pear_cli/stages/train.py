@@ -10,15 +10,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pear_cli import accounting, batch_norm, engine, processes, progress
-from pear_cli import model as models
-from pear_cli.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
-from pear_cli.description import Description
-from pear_cli.engine import Trainer
+from pear_cli.backbone import batch_norm
+from pear_cli.config.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
 from pear_cli.errors import ConfigError, StoreError
-from pear_cli.experiment import Experiment
-from pear_cli.processes import Team
-from pear_cli.stages.base import OPTIMIZER, Job, Result, Task, kept_knowledge, load_model
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.model import costs as accounting
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.stages.job import OPTIMIZER, Job, Result, Task, kept_knowledge, load_model
+from pear_cli.system import processes, progress
+from pear_cli.system.processes import Team
+from pear_cli.training import engine
+from pear_cli.training.engine import Trainer
 
 
 def train(job: Job) -> Result:

@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from pear_cli import flags
-from pear_cli.cli import app
+from pear_cli.cli.app import app
+from pear_cli.launch import flags
 
 VERBATIM = "\b\n"  # begins a paragraph of a help text that stays as it is
 

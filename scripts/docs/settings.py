@@ -14,10 +14,10 @@ from typing import Any, Union, get_args, get_origin
 import griffe
 from omegaconf import OmegaConf
 
-from pear_cli import hydra_app
-from pear_cli.choices import Phase, Select
-from pear_cli.config import config_dir
-from pear_cli.experiment import GROUPS
+from pear_cli.config.choices import Phase, Select
+from pear_cli.config.node import config_dir
+from pear_cli.experiment.experiment import GROUPS
+from pear_cli.launch import launch as hydra_app
 
 Field = dataclasses.Field[Any]
 

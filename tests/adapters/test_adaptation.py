@@ -8,16 +8,16 @@ import timm
 import torch
 from torch import nn
 
-from pear_cli import model as models
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.bottleneck import Activation, Bottleneck
 from pear_cli.adapters.full import FullFineTuning
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, TrainingError
-from pear_cli.nodes import Backbone
+from pear_cli.model import model as models
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
 LORA = LoRA(lr=1, rank=3, scale=0.5, dropout=0.0, slots=("attn.q", "attn.v"))

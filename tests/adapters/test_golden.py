@@ -9,9 +9,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.adapter import Adapter
 from pear_cli.adapters.adaptformer import AdaptFormer
-from pear_cli.adapters.base import Adapter
 from pear_cli.adapters.cut import Cut
 from pear_cli.adapters.lily import Lily, RouterStats
 from pear_cli.adapters.lora import LoRA
@@ -19,8 +19,8 @@ from pear_cli.adapters.neat import NEAT
 from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.adapters.sppara import SPPaRA
-from pear_cli.masking import clear
-from pear_cli.sites import Site
+from pear_cli.backbone.sites import Site
+from pear_cli.pruning.mask import clear
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

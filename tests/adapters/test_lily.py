@@ -9,17 +9,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors import safe_open
 
-from pear_cli import model as models
 from pear_cli.adapters.lily import DECAY, Lily, RouterStats
 from pear_cli.adapters.linear import LinearProbe
-from pear_cli.config import config_dir
-from pear_cli.engine import Trainer
+from pear_cli.config.node import config_dir
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment import Experiment
-from pear_cli.nodes import Backbone
-from pear_cli.stages.base import load_model
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.model import model as models
+from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform
-from pear_cli.store import Store
+from pear_cli.store.store import Store
+from pear_cli.training.engine import Trainer
 
 WIDTH, DEPTH = 24, 5
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pear_cli import model as models
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.neat import NEAT
-from pear_cli.choices import KnowledgeKind, ShareRule
+from pear_cli.config.choices import KnowledgeKind, ShareRule
+from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError
-from pear_cli.knowledge import check
-from pear_cli.nodes import Backbone, Knowledge
+from pear_cli.model import model as models
+from pear_cli.pruning.knowledge import check
 
 QV = ("attn.q", "attn.v")
 QVMLP = (*QV, "mlp.fc1", "mlp.fc2")

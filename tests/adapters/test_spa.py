@@ -5,16 +5,16 @@ import timm
 import torch
 from torch import nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.adapters.sppara import SPPaRA
-from pear_cli.channels import bare, groups
-from pear_cli.choices import Effect, Unit
+from pear_cli.backbone.channels import bare, groups
+from pear_cli.config.choices import Effect, Unit
 from pear_cli.errors import ConfigError
-from pear_cli.masking import Mask
-from pear_cli.merging import merge
+from pear_cli.model.merge import merge
+from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.layers import channels
 
 LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

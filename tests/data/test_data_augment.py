@@ -7,9 +7,9 @@ from PIL import Image
 from timm.data import auto_augment
 from timm.data.mixup import Mixup as TimmMixup
 
-from pear_cli.choices import Augment
+from pear_cli.config.choices import Augment
 from pear_cli.data.augment import Mixup, augmentation, flip_crop, operations
-from pear_cli.processes import Part
+from pear_cli.system.processes import Part
 
 SIDE = 32
 

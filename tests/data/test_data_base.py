@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pear_cli.choices import Interpolation, Resize
-from pear_cli.data.base import Images, Normalization, divide, draw
+from pear_cli.config.choices import Interpolation, Resize
 from pear_cli.data.bundled import Bundled
-from pear_cli.data.pictures import Preparation
+from pear_cli.data.dataset import Images, Normalization, divide, draw
+from pear_cli.data.transforms import Preparation
 from pear_cli.errors import ConfigError
 
 

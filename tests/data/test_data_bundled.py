@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pear_cli.data import bundled
-from pear_cli.data.base import Normalization
 from pear_cli.data.bundled import FILES, Bundled
+from pear_cli.data.dataset import Normalization
 from pear_cli.errors import DataError
 
 SIZES = {"digits": (1797, 8), "mnist5k": (5000, 28)}

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from pear_cli import hashes
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pear_cli.data import inventory
 from pear_cli.data.bundled import Bundled
-from pear_cli.data.findings import Findings, all_at_once
 from pear_cli.data.folder import ImageFolder
+from pear_cli.data.verify import Findings, all_at_once
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
 

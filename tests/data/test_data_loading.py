@@ -11,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pear_cli import hashes, progress
-from pear_cli.batches import Batches
-from pear_cli.choices import Caching, Interpolation, Resize
-from pear_cli.data import loading, stored
-from pear_cli.data.base import Drawn, Records
+from pear_cli.config.choices import Caching, Interpolation, Resize
+from pear_cli.data import disk_cache as stored
+from pear_cli.data import loading
+from pear_cli.data.dataset import Drawn, Records
 from pear_cli.data.folder import ImageFolder
-from pear_cli.data.pictures import Preparation
+from pear_cli.data.transforms import Preparation
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
+from pear_cli.system import progress
+from pear_cli.training.batches import Batches
 
 TO = Preparation(8)
 HALF = ((0.5,) * 3, (0.5,) * 3)

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from timm.data import create_transform
 
-from pear_cli.choices import Interpolation, Resize
-from pear_cli.data.pictures import Preparation, accept_large, read, to_rgb
+from pear_cli.config.choices import Interpolation, Resize
+from pear_cli.data.transforms import Preparation, accept_large, read, to_rgb
 from pear_cli.errors import DataError
 
 MODES = (

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.config import config_dir, node
-from pear_cli.data.base import Dataset
+from pear_cli.config.node import config_dir, node
 from pear_cli.data.bundled import FILES
+from pear_cli.data.dataset import Dataset
 from pear_cli.data.shapes import TASKS
 
 PRESETS = sorted(Path(config_dir() / "dataset").glob("*.yaml"))

@@ -17,14 +17,14 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pear_cli import hashes
-from pear_cli.config import config_dir, node
+from pear_cli.config.node import config_dir, node
 from pear_cli.data import fetch
-from pear_cli.data.base import Dataset
-from pear_cli.data.findings import Findings
+from pear_cli.data.dataset import Dataset
 from pear_cli.data.published import PUBLISHED
 from pear_cli.data.torchvision import Torchvision
+from pear_cli.data.verify import Findings
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
 
 datasets = pytest.importorskip("torchvision.datasets")
 

@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from pear_cli import hashes
 from pear_cli.data import shapes
 from pear_cli.data.shapes import TASKS, Shapes, generate
 from pear_cli.errors import ConfigError
+from pear_cli.store import cache as hashes
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pear_cli.data.findings import Findings
 from pear_cli.data.torchvision import Torchvision
+from pear_cli.data.verify import Findings
 from pear_cli.errors import AlteredFile, ConfigError, DataError
 
 datasets = pytest.importorskip("torchvision.datasets")

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pear_cli import hashes, parallel
-from pear_cli.data import pictures, places
+from pear_cli.data import places
+from pear_cli.data import transforms as pictures
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
+from pear_cli.store import cache as hashes
+from pear_cli.system import threads as parallel
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pear_cli.store import Store
+from pear_cli.store.store import Store
 
 OPTIM = {"lr": 0.01, "batch_size": 32}
 COSTS = {"trainable_params": 26_112, "stored_params": 52_224, "stored_bytes": 104_448}
@@ -88,7 +88,7 @@ class Faker:
             return {"train": train, "eval": evaluated}
         score = self.publish(
             "score",
-            {"score": {"_target_": "pear_cli.nodes.Score", "criterion": "taylor"}, "precision": "float32"},
+            {"score": {"_target_": "pear_cli.config.settings.Score", "criterion": "taylor"}, "precision": "float32"},
             {"train": train},
             files={"importance": importance()},
         )

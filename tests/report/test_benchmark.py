@@ -5,14 +5,14 @@ import statistics
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.config import config_dir
+from pear_cli.config.node import config_dir
 from pear_cli.data.vtab import TASKS
 from pear_cli.errors import ConfigError
-from pear_cli.report import benchmark
-from pear_cli.report.benchmark import standings
+from pear_cli.report.analysis import benchmark
+from pear_cli.report.analysis.benchmark import standings
+from pear_cli.report.analysis.listing import rows
 from pear_cli.report.interval import mean_and_interval
-from pear_cli.report.listing import rows
-from pear_cli.report.standings import print_averages, print_benchmark
+from pear_cli.report.terminal.standings import print_averages, print_benchmark
 
 VTAB1K = benchmark.named("vtab1k")
 

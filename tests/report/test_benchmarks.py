@@ -1,10 +1,10 @@
 import pytest
 
 from pear_cli.data.vtab import TASKS as VTAB
-from pear_cli.report.benchmark import named
-from pear_cli.report.benchmarks import benchmarks
-from pear_cli.report.comparison import compare
-from pear_cli.report.listing import rows
+from pear_cli.report.analysis.benchmark import named
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.listing import rows
+from pear_cli.report.page.benchmarks import benchmarks
 
 ACCURACY = {"Natural": 0.8, "Specialized": 0.9, "Structured": 0.5}
 

@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 from pear_cli.errors import ConfigError
-from pear_cli.report.comparison import compare
-from pear_cli.report.listing import rows
-from pear_cli.report.protocol import differences, in_words
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.listing import rows
+from pear_cli.report.analysis.protocol import differences, in_words
 
 T2 = 4.302652729749462  # the 0.975 quantile of t with two degrees of freedom
 

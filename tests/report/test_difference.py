@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binomtest
 
 from pear_cli.report import spelling
-from pear_cli.report.difference import Agreement, between, print_difference
-from pear_cli.report.predictions import Predictions
+from pear_cli.report.analysis.difference import Agreement, between, print_difference
+from pear_cli.report.analysis.predictions import Predictions
 
 
 def test_what_differs_is_said_and_nothing_else(fake, lines_of):

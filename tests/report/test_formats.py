@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from pear_cli.report.comparison import compare
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.listing import rows
 from pear_cli.report.formats import FORMATS, escape_latex
-from pear_cli.report.listing import rows
 
 HOSTILE = "</script><script>alert(1)</script>|`$\\%_&#{}~^\"'é中"
 

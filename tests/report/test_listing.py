@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from pear_cli.artifact import Artifact
-from pear_cli.backbone import weights_hash
+from pear_cli.backbone.build import weights_hash
+from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, StoreError
-from pear_cli.nodes import Backbone
-from pear_cli.report.filters import Filter
-from pear_cli.report.lineage import Lineage
-from pear_cli.report.listing import groups, json_lines, row, rows
-from pear_cli.report.protocol import notes
-from pear_cli.report.table import closing_rows, print_closing, print_listing
+from pear_cli.experiment.lineage import Lineage
+from pear_cli.report.analysis.filters import Filter
+from pear_cli.report.analysis.listing import groups, json_lines, row, rows
+from pear_cli.report.analysis.protocol import notes
+from pear_cli.report.terminal.table import closing_rows, print_closing, print_listing
+from pear_cli.store.artifact import Artifact
 
 
 def test_the_row_of_an_evaluation_shows_what_was_trained_pruned_and_shared(fake):
@@ -302,7 +302,7 @@ def test_each_manifest_is_read_once_however_many_there_are(fake, monkeypatch):
 
 def test_listing_needs_no_torch():
     program = (
-        "import sys, pear_cli, pear_cli.report.table, pear_cli.report.show; print('torch' in sys.modules)"
+        "import sys, pear_cli, pear_cli.report.terminal.table, pear_cli.report.terminal.show; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -363,7 +363,7 @@ def in_rounds(fake):
 
 
 def test_rounds_of_pruning_have_their_number_in_the_list_and_in_show(fake):
-    from pear_cli.report.show import summary
+    from pear_cli.report.terminal.show import summary
 
     made = in_rounds(fake)
     named = {row.artifact.key: row.step for row in rows(fake.store)}

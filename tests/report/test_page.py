@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pear_cli.report.comparison import compare
-from pear_cli.report.listing import rows
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.listing import rows
 from pear_cli.report.page.page import page
-from pear_cli.store import Store
+from pear_cli.store.store import Store
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -109,8 +109,8 @@ def test_a_report_of_2000_artifacts_takes_seconds_and_no_torch(fake):
     for number in range(334):
         clone(fake, experiment, number)
     program = (
-        "import sys, time; from pathlib import Path; from pear_cli.store import Store;"
-        "from pear_cli.report.comparison import compare; from pear_cli.report.listing import rows;"
+        "import sys, time; from pathlib import Path; from pear_cli.store.store import Store;"
+        "from pear_cli.report.analysis.comparison import compare; from pear_cli.report.analysis.listing import rows;"
         "from pear_cli.report.page.page import page;"
         f"text = page(compare(rows(Store(Path({str(fake.store.root)!r})))));"
         "print('torch' in sys.modules, len(text), time.process_time())"
@@ -233,7 +233,7 @@ def test_a_click_sorts_and_a_second_one_turns_around(show):
 
 def test_the_page_computes_the_differences_that_pear_computes(show, filled):
     shown = show()
-    from pear_cli.report.fields import fields
+    from pear_cli.report.analysis.fields import fields
 
     lines = compare(rows(filled.store))
     expected = next(one for one in fields(lines) if one.name == "difference")

@@ -3,15 +3,15 @@ import re
 import pytest
 
 from pear_cli.errors import ConfigError, MissingArtifact
-from pear_cli.report import insides
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.listing import rows
 from pear_cli.report.charts import curves, heat, render
 from pear_cli.report.charts.frontier import LEGEND, compared, front, pareto, ratios
 from pear_cli.report.charts.style import PAPER, finished
-from pear_cli.report.comparison import compare
-from pear_cli.report.drawing import Drawing
-from pear_cli.report.insides import KINDS
-from pear_cli.report.listing import rows
+from pear_cli.report.page import insides
+from pear_cli.report.page.insides import KINDS
 from pear_cli.report.plots import plot
+from pear_cli.report.terminal.drawing import Drawing
 
 SITES = ("blocks.0.attn.q", "blocks.1.attn.q")
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}

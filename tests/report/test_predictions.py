@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pear_cli.errors import CorruptArtifact
-from pear_cli.report.predictions import Predictions, confused
+from pear_cli.report.analysis.predictions import Predictions, confused
 
 
 def of(probabilities, labels):

@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 from pear_cli.errors import CorruptArtifact, StoreError
-from pear_cli.report.drawing import Channels, Drawing, Parts, place, shade
-from pear_cli.report.layout import console
-from pear_cli.report.show import drawing_of, print_artifact, print_share_map
+from pear_cli.report.terminal.drawing import Channels, Drawing, Parts, place, shade
+from pear_cli.report.terminal.layout import console
+from pear_cli.report.terminal.show import drawing_of, print_artifact, print_share_map
 
 
 def test_the_share_map_shows_who_serves_where(fake, lines_of):

@@ -9,24 +9,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pear_cli.planning import Planned
-from pear_cli.report import (
-    benchmark,
-    checks,
-    datasets,
-    difference,
-    layout,
-    listing,
-    show,
-    standings,
-    sweeps,
-    table,
-)
-from pear_cli.report.layout import Column
-from pear_cli.report.plan import print_plan
-from pear_cli.report.stages import print_stages
-from pear_cli.step import Step
-from pear_cli.sweeps import Progress, Sweep
+from pear_cli.experiment.planning import Planned
+from pear_cli.experiment.step import Step
+from pear_cli.report.analysis import benchmark, difference, listing
+from pear_cli.report.terminal import checks, datasets, layout, show, standings, sweeps, table
+from pear_cli.report.terminal.layout import Column
+from pear_cli.report.terminal.plan import print_plan
+from pear_cli.report.terminal.stages import print_stages
+from pear_cli.store.sweeps import Progress, Sweep
 
 LONG = "a_dataset_whose_name_is_longer_than_any_column_should_be"
 WIDE = "画像データセットの長い名前と、もっと長い名前"

@@ -77,8 +77,8 @@ def test_kendall_tau_counts_pairs_that_agree(pairs: list[tuple[int, int]]) -> No
 
 def test_scores_share_maps_and_choices_need_no_torch() -> None:
     code = (
-        "import sys, pear_cli.scoring.importance, pear_cli.pruning, pear_cli.sharing.rules;"
-        "import pear_cli.knowledge; sys.exit('torch' in sys.modules)"
+        "import sys, pear_cli.scoring.importance, pear_cli.pruning.choose, pear_cli.pruning.share_rules;"
+        "import pear_cli.pruning.knowledge; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -9,16 +9,16 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.splora import SPLoRA
-from pear_cli.channels import bare, groups
-from pear_cli.choices import Criterion, Reduction, ScoreOf, Unit, View
-from pear_cli.engine import Device
-from pear_cli.merging import merge
-from pear_cli.nodes import Score
+from pear_cli.backbone.channels import bare, groups
+from pear_cli.config.choices import Criterion, Reduction, ScoreOf, Unit, View
+from pear_cli.config.settings import Score
+from pear_cli.model.merge import merge
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import channels
 from pear_cli.scoring.measure import measure_layers
+from pear_cli.training.devices import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
 SCORERS = {

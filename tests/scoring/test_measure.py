@@ -10,17 +10,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
-from pear_cli.choices import Criterion, Reduction, ScoreOf, Unit, View
-from pear_cli.engine import Device
+from pear_cli.config.choices import Criterion, Reduction, ScoreOf, Unit, View
+from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
-from pear_cli.nodes import Score
 from pear_cli.scoring.criteria import CRITERIA
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.measure import measure
+from pear_cli.training.devices import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
 LORA = LoRA(lr=1, rank=2, scale=0.5, dropout=0.1, slots=("attn.q", "attn.v"))

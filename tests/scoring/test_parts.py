@@ -7,17 +7,17 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.cut import head_rows
 from pear_cli.adapters.lora import LoRA
-from pear_cli.choices import Criterion, Effect, Reduction, ScoreOf, Unit, View
-from pear_cli.engine import Device
+from pear_cli.config.choices import Criterion, Effect, Reduction, ScoreOf, Unit, View
+from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.masking import Mask, left_of
-from pear_cli.nodes import Score
+from pear_cli.pruning.mask import Mask, left_of
 from pear_cli.scoring.criteria import CRITERIA
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.measure import measure
+from pear_cli.training.devices import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
 MODELS = {

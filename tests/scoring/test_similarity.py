@@ -5,14 +5,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from pear_cli.adapters.adapted import Adaptation
+from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
-from pear_cli.choices import Criterion, Reduction, ScoreOf, Unit, View
-from pear_cli.data.base import Images
-from pear_cli.engine import Batches, Device
-from pear_cli.nodes import Score
+from pear_cli.config.choices import Criterion, Reduction, ScoreOf, Unit, View
+from pear_cli.config.settings import Score
+from pear_cli.data.dataset import Images
 from pear_cli.scoring.measure import calibration, measure
 from pear_cli.scoring.similarity import linear_cka
+from pear_cli.training.batches import Batches
+from pear_cli.training.devices import Device
 
 Q = "blocks.{}.attn.q"
 MAGNITUDE = Score(

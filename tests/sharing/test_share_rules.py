@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pear_cli.choices import Effect, PruneBy, Scope, ShareRule
+from pear_cli.config.choices import Effect, PruneBy, Scope, ShareRule
+from pear_cli.config.settings import Prune
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.nodes import Prune
-from pear_cli.pruning import Pruned, choose
+from pear_cli.pruning.choose import Pruned, choose
+from pear_cli.pruning.share_map import ShareMap
+from pear_cli.pruning.share_rules import assign_owners
 from pear_cli.scoring.importance import Importance, ScoredUnit
-from pear_cli.sharing.rules import assign_owners
-from pear_cli.sharing.share_map import ShareMap
 
 
 def importance(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.experiment import Experiment
-from pear_cli.store import Store
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.store.store import Store
 
 TINY: dict[str, Any] = {
     "dataset": {"_target_": "pear_cli.data.bundled.Bundled", "name": "digits", "root": None},

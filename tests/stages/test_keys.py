@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pear_cli import nodes
+from pear_cli.config import settings as nodes
 from pear_cli.errors import ConfigError, DataError
 
 FREE_OF_TRAINING = {
@@ -159,7 +159,7 @@ def test_seed_of_the_score_matters_only_to_the_random_criterion(make):
 
 def test_keys_need_neither_torch_nor_timm(tmp_path):
     code = (
-        "import sys; from pear_cli.experiment import Experiment; from omegaconf import OmegaConf\n"
+        "import sys; from pear_cli.experiment.experiment import Experiment; from omegaconf import OmegaConf\n"
         "import runpy\n"
         f"m = runpy.run_path({str(Path(__file__).parent / 'conftest.py')!r})\n"
         "print(Experiment.from_config(OmegaConf.create(m['TINY'])).plan['eval'].key)\n"
@@ -178,7 +178,7 @@ def test_keys_need_neither_torch_nor_timm(tmp_path):
         ({"prune__ratio": float("nan")}, "prune.ratio"),
         ({"optim__epoch": 1}, "no setting 'epoch'; did you mean \"epochs\"?"),
         ({"method___target_": "os.system"}, "os.system is refused"),
-        ({"method___target_": "pear_cli.store.Store"}, "not a Method"),
+        ({"method___target_": "pear_cli.store.store.Store"}, "not a Method"),
         ({"score__criterion": "tailor"}, "tailor"),
         ({"seed": -1}, "seed = -1"),
         ({"select": "best"}, 'select = "best" is unknown'),

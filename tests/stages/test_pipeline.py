@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from pear_cli import api
-from pear_cli import model as models
-from pear_cli.engine import Trainer
+from pear_cli.backbone.widths import Side, Widths
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, TrainingError
+from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
-from pear_cli.merging import merge
+from pear_cli.model import model as models
+from pear_cli.model.merge import merge
 from pear_cli.stages import perform as performing
-from pear_cli.stages.base import load_model
+from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform, perform_all
-from pear_cli.widths import Side, Widths
+from pear_cli.training.engine import Trainer
 
 
 def artifacts(experiment, store):
@@ -71,7 +71,7 @@ def test_a_loaded_model_repeats_the_logits_of_the_evaluation(make, store):
     experiment = make()
     made = artifacts(experiment, store)
     model, description = load_model(made["adapt"])
-    from pear_cli import batches, engine
+    from pear_cli.training import batches, engine
 
     images = experiment.dataset.load("test", description.size)
     statistics = batches.statistics(model, description.normalization)
@@ -93,7 +93,7 @@ def test_every_trained_parameter_gets_a_gradient_after_sharing_and_the_backbone_
 
 
 def test_two_seeded_runs_are_equal_to_the_bit_and_another_seed_is_not(make, store, tmp_path):
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     one, again = artifacts(make(), store), artifacts(make(), Store(tmp_path / "other"))
     for name in one:
@@ -107,7 +107,7 @@ def test_two_seeded_runs_are_equal_to_the_bit_and_another_seed_is_not(make, stor
 def test_training_that_was_cut_off_goes_on_as_if_it_never_had(
     make, store, tmp_path, monkeypatch, phase, changes
 ):
-    from pear_cli.store import Store
+    from pear_cli.store.store import Store
 
     changes = {"optim__epochs": 3, "optim__adapt_epochs": 3, **changes}
     whole = artifacts(make(**changes), store)[phase]

@@ -2,10 +2,10 @@
 
 import threading
 
-from pear_cli import progress
 from pear_cli.stages import perform as performing
 from pear_cli.stages.perform import perform
-from pear_cli.store import Store
+from pear_cli.store.store import Store
+from pear_cli.system import progress
 
 
 def test_a_stage_says_whom_it_waits_for_and_how_long_it_was(make, store, monkeypatch):

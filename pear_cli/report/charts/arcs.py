@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
-from pear_cli.report.drawing import Drawing, place
+from pear_cli.report.terminal.drawing import Drawing, place
 
 POINTS = 24  # of an arc
 FLAT = 0.62  # height of an arc in halves of its width

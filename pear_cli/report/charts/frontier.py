@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pear_cli.report import spelling
+from pear_cli.report.analysis.comparison import Line, of_another_protocol
 from pear_cli.report.charts.render import LINK
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, percent, values
-from pear_cli.report.comparison import Line, of_another_protocol
 
 HEIGHT = 250
 LOG = 20  # of the largest to the smallest size, from which on the axis is logarithmic

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
-from pear_cli.report.drawing import PART, place
+from pear_cli.report.terminal.drawing import PART, place
 
 SAID = 0.55  # shade from which on the text on it changes its colour
 CELLS = 40  # a side; a larger table is no longer legible

@@ -1,7 +1,7 @@
 """Calibration: how often a prediction is right, by how sure the model is of it."""
 
+from pear_cli.report.analysis.predictions import Calibration
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, percent, values
-from pear_cli.report.predictions import Calibration
 
 HEIGHT = 230
 

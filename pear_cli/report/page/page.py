@@ -11,15 +11,16 @@ from importlib.metadata import version
 from typing import Any
 
 from pear_cli.errors import PearError
-from pear_cli.report import insides, spelling
-from pear_cli.report.benchmarks import benchmarks
+from pear_cli.experiment.lineage import UNKNOWN, Lineage
+from pear_cli.report import spelling
+from pear_cli.report.analysis.comparison import Line, of_another_protocol
+from pear_cli.report.analysis.fields import fields, percent
+from pear_cli.report.analysis.protocol import differences
 from pear_cli.report.charts import frontier, render
 from pear_cli.report.charts.style import PAGE, Spec, finished
-from pear_cli.report.comparison import Line, of_another_protocol
-from pear_cli.report.fields import fields, percent
 from pear_cli.report.formats import notes_of
-from pear_cli.report.lineage import UNKNOWN, Lineage
-from pear_cli.report.protocol import differences
+from pear_cli.report.page import insides
+from pear_cli.report.page.benchmarks import benchmarks
 
 ENVIRONMENT = (
     "pear-cli",

@@ -1,0 +1,259 @@
+"""The adapters of one model: one object an adapter, one owner a site, and the hooks that add them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli.adapters.adapter import Adapter, Position
+from pear_cli.adapters.method import Method
+from pear_cli.backbone.sites import find, heads_reader
+from pear_cli.backbone.widths import Left, Side, Widths
+from pear_cli.errors import ConfigError, TrainingError
+
+Owners = Mapping[str, str | None]
+
+
+class Adaptation(nn.Module):
+    """All that a method adds to one frozen backbone.
+
+    A new adaptation has an adapter of its own at every site. Sharing replaces owners; a shared adapter
+    stays one object, which serves at several positions.
+
+    Args:
+        model: a frozen timm model; it gets this adaptation as its submodule `adaptation`.
+        method: what to attach, and where.
+    """
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.sites = tuple(method.place(site) for site in find(model, method.slots)) if method.slots else ()
+        self.banks = nn.ParameterDict()
+        self.silent: dict[str, tuple[int, ...]] = {}
+        self.positions = nn.ModuleDict()
+        for site in self.sites:
+            if site.rows is not None and method.convolutions:
+                raise ConfigError(
+                    f"method.slots: {site.name} is a part of {site.module}; {type(method).__name__} takes "
+                    "whole layers, such as attn.qkv"
+                )
+            if site.tap is not None and not method.convolutions:
+                raise ConfigError(
+                    f"method.slots: {site.name} is a convolution, which {type(method).__name__} cannot "
+                    "adapt; method=splora and method=sppara can"
+                )
+            banks = {name: self._bank(name, *bank) for name, bank in method.banks(site).items()}
+            adapter = Adapter(method, site, banks)
+            self.positions[_key(site.name)] = Position(site, model.get_submodule(site.module), adapter)
+        self.hosts = [Host(model, path, self.at(*names)) for path, names in self._by_module().items()]
+        model.add_module("adaptation", self)
+
+    def _bank(self, name: str, bank: str, shape: tuple[int, ...]) -> nn.Parameter:
+        """The bank of that name; a new one where there is none yet."""
+        if _key(bank) not in self.banks:
+            new = nn.Parameter(torch.empty(shape))
+            self.method.initialise_bank(name, new.data)
+            self.banks[_key(bank)] = new
+        found = self.banks[_key(bank)]
+        assert isinstance(found, nn.Parameter)
+        assert found.shape == shape
+        return found
+
+    def at(self, *names: str) -> list[Position]:
+        """The positions of the named sites."""
+        return [self.positions[_key(name)] for name in names]  # type: ignore[misc]
+
+    def each(self) -> list[Position]:
+        """Every position, by block, then slot."""
+        return self.at(*(site.name for site in self.sites))
+
+    def _by_module(self) -> dict[tuple[str, str], list[str]]:
+        modules: dict[tuple[str, str], list[str]] = {}
+        for site in self.sites:
+            modules.setdefault((site.module, site.reads), []).append(site.name)
+        return modules
+
+    def adapters(self) -> dict[str, Adapter]:
+        """The unique trained adapters, by the name of their home site."""
+        return {p.owner.site.name: p.owner for p in self.each() if p.owner is not None}
+
+    def owners(self) -> dict[str, str | None]:
+        """The share map: the home of the adapter that serves at each site, None where none does."""
+        return {p.site.name: p.owner.site.name if p.owner is not None else None for p in self.each()}
+
+    def served(self) -> dict[str, int]:
+        """How many sites each adapter serves."""
+        owners = list(self.owners().values())
+        return {home: owners.count(home) for home in self.adapters()}
+
+    def share(self, owners: Owners) -> None:
+        """Let `owners[site]` serve at every site; adapters that own no site are gone."""
+        adapters = self.adapters()
+        for position in self.each():
+            home = owners[position.site.name]
+            position.owner = None if home is None else adapters[home]
+
+    def keep(self, knowledge: Mapping[str, Adapter], beta: float, learn: bool) -> None:
+        """Add what the pruned adapters knew at the sites of `knowledge`, weighted by `beta`."""
+        for position in self.at(*knowledge):
+            position.knowledge = knowledge[position.site.name]
+            device = next(position.knowledge.parameters()).device
+            position.register_parameter("beta", nn.Parameter(torch.tensor(beta, device=device), learn))
+
+    def left(self, widths: Widths) -> dict[str, dict[str, Left]]:
+        """What narrowing the backbone leaves of each adapter's parameters: by home site and name."""
+        found: dict[str, dict[str, Left]] = {}
+        for home, adapter in self.adapters().items():
+            kept = widths.kept.get(adapter.site.module, {})
+            for name, _ in adapter.named_parameters():
+                sides = zip((Side.out, Side.read), self.method.sides(name), strict=True)
+                dims = {d: kept[s].nonzero()[:, 0] for s, d in sides if d is not None and s in kept}
+                if dims:
+                    found.setdefault(home, {})[name] = dims
+        return found
+
+    def silence(self, model: nn.Module, attention: str, heads: Sequence[int]) -> None:
+        """Switch off the attention output of some heads, before the projection that mixes them.
+
+        Raises:
+            ConfigError: a model in which they cannot be told apart.
+        """
+        reader = heads_reader(model, attention)
+        count = model.get_submodule(attention).num_heads
+        assert isinstance(count, int)
+        mask = torch.ones(count, reader.in_features // count, device=reader.weight.device)  # H, Dh
+        mask[list(heads)] = 0
+        name = f"silent/{_key(attention)}"
+        self.register_buffer(name, mask.flatten(), persistent=False)
+        self.silent[attention] = tuple(heads)
+        reader.register_forward_pre_hook(partial(self._mask, name))
+
+    def _mask(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0] * self.get_buffer(name), *args[1:])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training changes, each tensor once: the trained parameters, and what adapters gather."""
+        gathered = {
+            f"{home}.{name}": adapter.get_buffer(name)
+            for home, adapter in self.adapters().items()
+            for name in self.method.buffers(adapter.site)
+        }
+        return {name: tensor.detach() for name, tensor in (self.trained() | gathered).items()}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters, each once.
+
+        They are named `<home site>.<parameter>`, `bank.<bank>`, and, where it is learned, `<site>.beta`.
+        """
+        used = {id(bank) for adapter in self.adapters().values() for bank in adapter.banks.values()}
+        banks = {f"bank.{n.replace('/', '.')}": b for n, b in self.banks.items() if id(b) in used}
+        named = {f"{h}.{n}": p for h, a in self.adapters().items() for n, p in a.named_parameters()}
+        betas = {f"{p.site.name}.beta": p.beta for p in self.each() if isinstance(p.beta, nn.Parameter)}
+        return named | banks | {name: beta for name, beta in betas.items() if beta.requires_grad}
+
+    @torch.inference_mode()
+    def check_called_by(self, model: nn.Module, size: int) -> None:
+        """Raise TrainingError unless a forward pass calls every host; some models go past a module.
+
+        Args:
+            model: the model that the adapters are attached to.
+            size: side of its input, in pixels.
+        """
+        model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        silent = [host.path for host in self.hosts if not host.calls]
+        if silent:
+            raise TrainingError(
+                f"the model never calls {silent[0]}"
+                + (f" and {len(silent) - 1} more" if len(silent) > 1 else "")
+                + ": adapters there would do nothing; choose other method.slots"
+            )
+
+
+class Host:
+    """A frozen module whose output positions add to, through a forward hook.
+
+    Where every update is a low-rank product, the module's positions are computed together: one stacked
+    `down`, one padded `up`, added to the output in one product. Copies of a fused qkv's output would cost
+    more than the low-rank products.
+    """
+
+    def __init__(self, model: nn.Module, path: tuple[str, str], positions: list[Position]) -> None:
+        self.path, self.reads = path
+        self.positions = positions
+        self.calls = 0
+        self._read: Tensor | None = None
+        if self.reads:
+            model.get_submodule(self.reads).register_forward_pre_hook(self._remember)
+        model.get_submodule(self.path).register_forward_hook(self._add)
+
+    def _remember(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._read = args[0]
+
+    def _add(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        self.calls += 1
+        x = args[0]
+        if self.reads:
+            x, self._read = self._read, None
+        products = self._products()
+        if products is not None:
+            return _add_products(products, x, out)
+        for position in self.positions:
+            rows = position.site.rows
+            update = position(x, out if rows is None else out[..., slice(*rows)])
+            if update is not None and rows is None:
+                out = out + update.reshape(out.shape)
+            elif update is not None and rows is not None:
+                before, after = rows[0], out.shape[-1] - rows[1]
+                out = out + nn.functional.pad(update, (before, after))
+        return out
+
+    def _products(self) -> "list[Product] | None":
+        """The updates at work here as low-rank products; None where one is not, or is being watched."""
+        products = []
+        for position in self.positions:
+            if position._forward_hooks or position._forward_pre_hooks:
+                return None
+            for adapter, factor in position.parts():
+                factors = adapter.method.factors(adapter, position.weight)
+                if factors is None:
+                    return None
+                up, down, scale = factors
+                weight = scale if factor is None else scale * factor
+                products.append(Product(up, down, weight, position.site.rows, adapter.dropout))
+        return products
+
+
+@dataclass(frozen=True)
+class Product:
+    """An update `weight · up · dropout(down · x)` of some of a module's output channels."""
+
+    up: Tensor
+    down: Tensor
+    weight: float | Tensor
+    rows: tuple[int, int] | None
+    dropout: nn.Dropout
+
+
+def _add_products(products: list[Product], x: Tensor, out: Tensor) -> Tensor:
+    if not products:
+        return out
+    width = out.shape[-1]
+    h = x @ torch.cat([product.down for product in products]).T  # B, N, C -> B, N, ΣD
+    if any(product.dropout.p and product.dropout.training for product in products):
+        pieces = torch.split(h, [product.down.shape[0] for product in products], dim=-1)
+        h = torch.cat([p.dropout(piece) for p, piece in zip(products, pieces, strict=True)], dim=-1)
+    ups = []
+    for product in products:
+        first, last = product.rows or (0, width)
+        ups.append(nn.functional.pad(product.up, (0, 0, first, width - last)) * product.weight)
+    up = torch.cat(ups, dim=1).to(h.dtype)  # C_host, ΣD
+    return torch.addmm(out.reshape(-1, width), h.reshape(-1, h.shape[-1]), up.T).reshape(out.shape)
+
+
+def _key(name: str) -> str:
+    """A site's name as a ModuleDict takes it."""
+    return name.replace(".", "/")

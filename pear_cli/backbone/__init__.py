@@ -1,0 +1,1 @@
+"""The frozen network: a timm model, its weights, sites, channels and widths."""

@@ -1,0 +1,238 @@
+"""Backbones: a timm model, frozen, with a fresh classifier; and the hash of its weights."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.backbone import pretrained
+from pear_cli.backbone import weights as weightfile
+from pear_cli.config.choices import BatchNorm
+from pear_cli.config.settings import Backbone
+from pear_cli.errors import ConfigError, near
+from pear_cli.store import cache as hashes
+from pear_cli.system.environment import memory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RANDOM = "random-"
+"""How the identity of random weights begins; that of a file is hex digits alone."""
+
+MOST_PARAMETERS = 100_000
+"""Tensors of one backbone; the deepest of timm's have some thousands."""
+
+BUNDLED_ARCHITECTURE = "vit_tiny_patch16_224"
+BUNDLED = Path(__file__).resolve().parent.parent / "weights"
+
+
+def weights_file(config: Backbone) -> Path | None:
+    """The file that the weights come from, or None for random ones and for timm's own.
+
+    Raises:
+        ConfigError: `backbone.weights` names no file.
+    """
+    if config.weights is None:
+        return None
+    bundled = BUNDLED / f"{config.weights}.safetensors"
+    if bundled.is_file() and config.name != BUNDLED_ARCHITECTURE:
+        raise ConfigError(
+            f"backbone.weights = {config.weights} is a small {BUNDLED_ARCHITECTURE}, not {config.name}; for "
+            f"models of timm use backbone=timm backbone.name={config.name}"
+        )
+    path = bundled if bundled.is_file() else Path(config.weights).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"backbone.weights = {config.weights} is a folder; name the file in it")
+    if not path.is_file():
+        there = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
+        raise ConfigError(
+            f"backbone.weights = {config.weights}: no such file{near(config.weights, there)}; "
+            f"bundled weights: {', '.join(there) or 'none'}"
+        )
+    return path
+
+
+def weights_hash(config: Backbone) -> str:
+    """What identifies the frozen weights, without loading torch.
+
+    sha256 of the file; for random weights `random-` and the hash of all that determines them.
+
+    Raises:
+        ConfigError: pretrained weights that are neither in a cache nor within reach, or damaged.
+    """
+    path = _file(config)
+    if path is not None:
+        content = hashes.content_hash(path)
+        if config.pretrained:
+            pretrained.check(path, content)
+        return content
+    made_of = (
+        config.name,
+        sorted(config.args.items()),
+        config.seed,
+        importlib.metadata.version("timm"),
+    )
+    return RANDOM + hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+
+def weights_name(identity: str) -> str:
+    """What a reader calls the weights of a hash: `random`, the name of bundled ones, else the hash itself."""
+    if identity.startswith(RANDOM):
+        return RANDOM.rstrip("-")
+    return _bundled().get(identity, identity)
+
+
+@functools.cache
+def _bundled() -> dict[str, str]:
+    return {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
+
+
+def is_random(config: Backbone) -> bool:
+    """Whether the frozen weights are neither a file's nor timm's."""
+    return not (config.weights or config.pretrained)
+
+
+def _file(config: Backbone) -> Path | None:
+    """The file of the weights, which is downloaded where it has to be; None for random ones."""
+    return pretrained.file_of(config.name) if config.pretrained else weights_file(config)
+
+
+def build(config: Backbone, num_classes: int) -> "nn.Module":
+    """The frozen backbone with a zero classifier of `num_classes`, which is trainable.
+
+    Returns:
+        A timm model in eval mode, float32, on the CPU.
+
+    Raises:
+        ConfigError: an unknown architecture, or weights that do not fit it.
+    """
+    import torch
+    from torch import nn
+
+    from pear_cli.backbone import batch_norm
+
+    path = _file(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = _create(config)
+    _call_modules(model)
+    if path is not None:
+        weightfile.load(model, path)
+    if config.batch_norm is BatchNorm.train:
+        batch_norm.learn(model, config.name)
+    model.reset_classifier(num_classes)
+    model.requires_grad_(False)
+    for parameter in head(model).parameters():
+        nn.init.zeros_(parameter)
+        parameter.requires_grad_(True)
+    model.pretrained_cfg = {**model.pretrained_cfg, **_input(config)}
+    frozen: nn.Module = model.eval()
+    return frozen
+
+
+def _input(config: Backbone) -> dict[str, Any]:
+    """What the config says of the images, by the names of timm's `pretrained_cfg`.
+
+    Raises:
+        ConfigError: an `img_size` of two sides.
+    """
+    said: dict[str, Any] = {}
+    if config.mean is not None and config.std is not None:
+        said |= {"mean": config.mean, "std": config.std}
+    size = config.args.get("img_size")
+    if size is not None:
+        sides = {size} if isinstance(size, int) else set(size)
+        if len(sides) > 1:
+            raise ConfigError(
+                f"backbone.args.img_size = {list(size)}: images become squares; give one number"
+            )
+        said["input_size"] = (3, *sides, *sides)
+    return said
+
+
+@contextmanager
+def bounded(name: str) -> Iterator[None]:
+    """Let modules be made only as long as their parameters fit into the memory of this machine.
+
+    Args:
+        name: of what is made, for the message.
+
+    Raises:
+        ConfigError: they do not; a description from a stranger may ask for any size.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count, size, most = 0, 0, memory()
+
+    def registered(module: Any, name_of_it: str, parameter: Any) -> None:
+        nonlocal count, size
+        if parameter is not None:
+            count, size = count + 1, size + parameter.nelement() * parameter.element_size()
+        if count > MOST_PARAMETERS or size > most:
+            raise ConfigError(
+                f"{name} does not fit into the {most / 2**30:.0f} GiB of memory of this machine"
+            )
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _create(config: Backbone) -> Any:
+    import timm
+
+    if config.name.partition(".")[0] not in timm.list_models():
+        names = timm.list_models()
+        raise ConfigError(f"no backbone {config.name!r} in timm{near(config.name.partition('.')[0], names)}")
+    try:
+        with bounded(config.name):
+            return timm.create_model(
+                config.name, num_classes=0, drop_path_rate=config.drop_path, **config.args
+            )
+    except ConfigError:
+        raise
+    except Exception as error:  # timm has a dozen kinds for arguments that it does not expect
+        if "img_size" in config.args and "'img_size'" in str(error):  # a convolutional network takes any size
+            args = {name: value for name, value in config.args.items() if name != "img_size"}
+            return _create(dataclasses.replace(config, args=args))
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"timm cannot make {config.name} with backbone.args = {config.args}: {line}"
+        ) from None
+
+
+def arguments(config: Backbone, model: Any) -> dict[str, Any]:
+    """The arguments with which timm makes the model: `img_size` is the images' alone where it takes any."""
+    sized = hasattr(getattr(model, "patch_embed", None), "img_size")
+    return {name: value for name, value in config.args.items() if name != "img_size" or sized}
+
+
+def _call_modules(model: "nn.Module") -> None:
+    """Let attention call its `qkv`: Swin v2, BEiT and EVA read its weight past the module, and its hooks."""
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True  # type: ignore[assignment]
+
+
+def multiplies_at_random(module: "nn.Module") -> bool:
+    """Whether a module is dropout or drop-path, and on: in training its output is x times what it draws."""
+    from timm.layers.drop import DropPath
+    from torch import nn
+
+    if isinstance(module, DropPath):
+        return bool(module.drop_prob)
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
+def head(model: Any) -> "nn.Module":
+    """The classifier, also of models that have several."""
+    from torch import nn
+
+    classifier = model.get_classifier()
+    return nn.ModuleList(classifier) if isinstance(classifier, tuple | list) else classifier

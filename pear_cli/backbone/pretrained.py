@@ -1,0 +1,212 @@
+"""timm's pretrained weights as a file: from the caches of their publishers, or downloaded and verified."""
+
+import dataclasses
+import importlib.metadata
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pear_cli.errors import ConfigError, near
+from pear_cli.store import cache as hashes
+
+SAFE = {
+    "pytorch_model.bin": "model.safetensors",
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+}
+"""What a repository of the hub calls the same weights without pickle."""
+
+PATIENCE = 5.0
+"""Seconds that a host has to answer."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a timm tag are published.
+
+    Args:
+        name: architecture and tag.
+        hub: repository of the Hugging Face hub, such as `timm/vit_base_patch16_224.orig_in21k`; None where
+            there is only an address.
+        revision: of the repository; None is the newest.
+        files: names of the weights in the repository, the preferred first.
+        url: address of a file; None where there is a repository.
+    """
+
+    name: str
+    hub: str | None
+    revision: str | None
+    files: tuple[str, ...]
+    url: str | None
+
+
+def file_of(name: str) -> Path:
+    """The weights of a timm tag; downloaded when they are in no cache yet.
+
+    Raises:
+        ConfigError: no such weights, or neither in the cache nor within reach; the message has the command
+            that fetches them.
+    """
+    source = _source(name)
+    found = _cached(source)
+    if found is not None:
+        return found
+    if not _within_reach(source):
+        raise ConfigError(_out_of_reach(source))
+    try:
+        return _downloaded(source)
+    except ConfigError:
+        raise
+    except Exception as error:  # the clients have a dozen kinds
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"the weights of {name} could not be downloaded: {reason}\n{_remedy(source)}"
+        ) from None
+
+
+def check(path: Path, sha256: str) -> None:
+    """Raise ConfigError unless a file has the hash that its publisher put into its name.
+
+    The hub's cache names a file by its SHA-256, and links to it; torch's hub puts its first digits
+    at the end.
+    """
+    blob = path.resolve().name
+    stated = re.fullmatch("[0-9a-f]{64}", blob) or re.search(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)", blob)
+    if stated is not None and not sha256.startswith(stated[0]):
+        raise ConfigError(
+            f"{path} is damaged: its sha256 is {sha256[:12]}… instead of {stated[0][:12]}…\n"
+            f"remove {path.resolve()} and run again to download it anew"
+        )
+
+
+def _source(name: str) -> Source:
+    """Where timm says that the weights are; asked once for each version, for importing it takes seconds."""
+    key = f"weights of {name} in timm {importlib.metadata.version('timm')}"
+    known = hashes.recall(key)
+    try:
+        return Source(**{**known, "files": tuple(known["files"])})
+    except (TypeError, KeyError):  # not asked before
+        source = _ask_timm(name)
+        hashes.remember(key, dataclasses.asdict(source))
+        return source
+
+
+def _ask_timm(name: str) -> Source:
+    import timm
+
+    try:
+        known: Any = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # the architecture is there, the tag is not
+        known = None
+    if known is None or not (known.hf_hub_id or known.url):
+        tags = timm.list_pretrained()
+        raise ConfigError(f"timm has no pretrained weights for {name!r}{near(name, tags)}")
+    if not known.hf_hub_id:
+        return Source(name, None, None, (), str(known.url))
+    hub, _, revision = str(known.hf_hub_id).partition("@")
+    stated = known.hf_hub_filename or "pytorch_model.bin"
+    files = dict.fromkeys((SAFE.get(stated, re.sub(r"\.bin$", ".safetensors", stated)), stated))
+    return Source(name, hub + (name if hub.endswith("/") else ""), revision or None, tuple(files), None)
+
+
+def _cached(source: Source) -> Path | None:
+    if source.url is not None:
+        path = _torch_hub() / Path(urlsplit(source.url).path).name
+        return path if path.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in source.files:
+        found = try_to_load_from_cache(str(source.hub), file, revision=source.revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _torch_hub() -> Path:
+    """Where torch.hub keeps weights, by the rule that it documents; torch itself takes seconds to import."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _downloaded(source: Source) -> Path:
+    from pear_cli.system import progress
+
+    progress.say(f"downloading the weights of {source.name} from {source.url or source.hub}")
+    bar = progress.console.is_terminal and not progress.is_quiet()
+    if source.url is not None:
+        return _from_address(source.url, bar)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    (enable_progress_bars if bar else disable_progress_bars)()
+    for file in source.files:
+        try:
+            path = Path(hf_hub_download(str(source.hub), file, revision=source.revision))
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            continue
+        check(path, hashes.content_hash(path))
+        return path
+    raise ConfigError(f"{source.hub} has none of {', '.join(source.files)}")
+
+
+def _from_address(url: str, bar: bool) -> Path:
+    from torch.hub import download_url_to_file
+
+    path = _torch_hub() / Path(urlsplit(url).path).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stated = re.search(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)", path.name)
+    download_url_to_file(url, str(path), stated and stated[0], progress=bar)
+    return path
+
+
+def _within_reach(source: Source) -> bool:
+    """Whether a download can work at all: the hub's own client tries for half a minute before it gives up."""
+    import socket
+    import threading
+    from urllib.request import getproxies, proxy_bypass
+
+    from huggingface_hub import constants
+
+    if source.url is None and constants.HF_HUB_OFFLINE:
+        return False
+    host = urlsplit(source.url or constants.ENDPOINT)
+    proxies = getproxies()
+    proxy = proxies.get(host.scheme, proxies.get("all"))
+    if proxy and not proxy_bypass(host.hostname or ""):
+        host = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = host.port or (80 if host.scheme == "http" else 443)
+    answered = threading.Event()
+
+    def knock() -> None:
+        with suppress(OSError):
+            socket.create_connection((host.hostname or "", port), timeout=PATIENCE).close()
+            answered.set()
+
+    thread = threading.Thread(target=knock, daemon=True)  # looking up a name knows no time limit
+    thread.start()
+    thread.join(PATIENCE)
+    return answered.is_set()
+
+
+def _out_of_reach(source: Source) -> str:
+    from huggingface_hub import constants
+
+    place = constants.HF_HUB_CACHE if source.url is None else str(_torch_hub())
+    why = f"{urlsplit(source.url or constants.ENDPOINT).hostname} is out of reach"
+    if source.url is None and constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    return f"the weights of {source.name} are not in {place}, and {why}\n{_remedy(source)}"
+
+
+def _remedy(source: Source) -> str:
+    fetch = f"curl -LO {source.url}"
+    if source.url is None:
+        fetch = f"hf download {source.hub} {source.files[0]} --local-dir ."
+    return f"where there is a network: {fetch}; then here: backbone.pretrained=false backbone.weights=FILE"

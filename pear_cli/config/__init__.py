@@ -1,0 +1,1 @@
+"""Typed settings, their choices, and the way from a Hydra node to them."""

@@ -1,0 +1,300 @@
+"""What every dataset gives: labelled images as arrays, and the hash of what they are."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pear_cli.config.choices import Augment, Caching, Interpolation, Metric, Resize
+from pear_cli.data.condition import Holding, Problem
+from pear_cli.errors import ConfigError, near
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pear_cli.data.transforms import Preparation
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Indices = NDArray[np.int64]
+
+SPLITS = ("train800", "val200", "train800val200", "test")
+TRAIN_SHARE = 0.8  # train800 of train800val200
+
+
+class Normalization(Enum):
+    """Channel statistics that pixels in [0, 1] are normalised with; papers differ silently."""
+
+    imagenet = "imagenet"
+    half = "half"
+    none = "none"
+    backbone = "backbone"
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of R, G, B; None for `backbone`, which states its own."""
+        return {
+            Normalization.imagenet: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            Normalization.half: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            Normalization.none: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        }.get(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one size with their labels, all in memory.
+
+    Args:
+        pixels: N, H, W, 3, uint8, C-contiguous.
+        labels: N, int64, each an index into `classes`.
+        classes: names of the classes, in the order of the classifier's outputs.
+    """
+
+    pixels: Pixels
+    labels: Labels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.pixels.dtype == np.uint8
+        assert self.pixels.flags.c_contiguous
+        assert self.pixels.shape[1:] == (*self.pixels.shape[1:3], 3), self.pixels.shape
+        assert self.labels.dtype == np.int64
+        assert self.labels.shape == self.pixels.shape[:1]
+        assert not len(self.labels) or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Iterable[Indices]) -> Iterator[Pixels]:
+        """The images of each of these batches of indices, in order."""
+        return (self.pixels[index] for index in indices)
+
+
+class Records(ABC):
+    """The images of a split as they lie, in a fixed order, each decoded when it is asked for.
+
+    It can be sent to another process, and its images can be asked for in any order and by many threads.
+
+    Args:
+        labels: N, int64.
+    """
+
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """How messages call an image: its path, or its number in the source."""
+
+    @abstractmethod
+    def image(self, index: int) -> "Image.Image":
+        """Decode an image: upright RGB at its own size.
+
+        Raises:
+            DataError: naming the image, when it is missing or cannot be decoded.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Records):
+    """Images that are in memory already.
+
+    Args:
+        pixels: N, H, W or N, H, W, 3, uint8.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def image(self, index: int) -> "Image.Image":
+        from PIL import Image
+
+        return Image.fromarray(self.pixels[index]).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """Labelled images in four splits: train800, val200, train800val200 (the two together) and test.
+
+    The names are those of VTAB-1k. For other sizes they mean 80%, 20% and all of the training images.
+
+    Args:
+        name: how results call the dataset; bundled and generated ones are found by it.
+        train_split: what training reads, `train800val200`, or `train800` to keep val200 for selection.
+        test_split: what evaluation reads, `test`, or `val200` while tuning on train800.
+        split_seed: of the division into train800 and val200, at least 0. It is never the seed of a run,
+            so runs with different seeds learn from the same images, and it never moves the test set.
+        normalization: channel statistics.
+        resize: straight to the input's square, or the shorter side first and then the centre.
+        crop_pct: of `resize=crop`, the share of the shorter side that is kept, in (0, 1]; null takes what the
+            backbone states.
+        interpolation: of the resizing; `backbone` takes what that states.
+        augment: what training does to its images; nothing else sees it.
+        cache: where decoded images are kept, see `loading.load`; no result depends on it.
+        metric: the accuracy that the benchmark reports; both are measured.
+        root: folder of the files, for the families that read some; null is `places.home()`, or one in it.
+
+    Raises:
+        ConfigError: a value out of its range, or a test split that training sees.
+    """
+
+    name: str
+    train_split: str = "train800val200"
+    test_split: str = "test"
+    split_seed: int = 0
+    normalization: Normalization = Normalization.backbone
+    resize: Resize = Resize.direct
+    crop_pct: float | None = None
+    interpolation: Interpolation = Interpolation.bicubic
+    augment: Augment = Augment.none
+    cache: Caching = Caching.auto
+    metric: Metric = Metric.accuracy
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("dataset.name is empty: give the dataset a name")
+        _one_of("train_split", self.train_split, ("train800val200", "train800"))
+        _one_of("test_split", self.test_split, ("test", "val200"))
+        if self.test_split == "val200" and self.train_split == "train800val200":
+            raise ConfigError(
+                "dataset.test_split = val200 is part of dataset.train_split = train800val200; "
+                "set dataset.train_split=train800"
+            )
+        if self.split_seed < 0:
+            raise ConfigError(f"dataset.split_seed = {self.split_seed} is out of range: at least 0")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(
+                f"dataset.crop_pct = {self.crop_pct} is out of range: 0 < crop_pct <= 1, or null"
+            )
+
+    def preparation(self, size: int, stated: Mapping[str, Any] | None = None) -> "Preparation":
+        """How images become `size` × `size`.
+
+        Args:
+            size: side in pixels, at least 1.
+            stated: what the backbone says of its images, by timm's names; without it, timm's defaults.
+
+        Raises:
+            ConfigError: the backbone states an interpolation that is not offered.
+        """
+        from pear_cli.data.transforms import CROP_PCT, Preparation
+
+        known = stated or {}
+        interpolation = self.interpolation.value
+        if self.interpolation is Interpolation.backbone:
+            interpolation = str(known.get("interpolation") or Interpolation.bicubic.value)
+        if interpolation not in (Interpolation.bicubic.value, Interpolation.bilinear.value):
+            raise ConfigError(
+                f"dataset.interpolation = backbone: it states {interpolation}, which is not offered; "
+                "set bicubic or bilinear"
+            )
+        crop_pct = 1.0
+        if self.resize is Resize.crop:
+            crop_pct = float(self.crop_pct or known.get("crop_pct") or CROP_PCT)
+        return Preparation(size, self.resize, crop_pct, Interpolation(interpolation))
+
+    def load(self, split: str, size: int) -> Images:
+        """Decode a split into memory, its images `size` × `size`; always the same bytes.
+
+        Args:
+            split: one of `SPLITS`.
+            size: side in pixels, at least 1.
+
+        Raises:
+            DataError: files that are missing, unreadable or altered; the message names them.
+        """
+        from pear_cli.data.loading import held
+
+        assert split in SPLITS, split
+        return held(self.records(split), self.preparation(size), self.classes())
+
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in label order; two or more."""
+
+    @abstractmethod
+    def fingerprint(self, split: str) -> str:
+        """SHA-256, in hex, of what determines the images, labels and order of a split at any size."""
+
+    @abstractmethod
+    def records(self, split: str) -> Records:
+        """The images of a split, not decoded yet, in the order that the fingerprint fixes.
+
+        Raises:
+            DataError: files that are missing or altered; the message names them.
+        """
+
+    def examine(self, split: str) -> tuple[Records, list[Problem]]:
+        """The images of a split that can be looked for, and all that is wrong with the lists of them."""
+        return self.records(split), []
+
+    def compare(self) -> list[Problem]:
+        """What differs from the numbers and checksums that the publisher states."""
+        return []
+
+    def count(self, split: str) -> int:
+        """How many images a split has."""
+        return len(self.records(split))
+
+    def holding(self) -> Holding:
+        """Where the files are kept, known without reading them."""
+        return Holding(None, "comes with pear")
+
+
+def divide(labels: Labels, split: str, seed: int) -> NDArray[np.int64]:
+    """Indices of the training images that a training split takes, ascending.
+
+    Args:
+        labels: N, of all training images.
+        split: train800, val200 or train800val200.
+        seed: of the division, at least 0.
+    """
+    if split == "train800val200":
+        return np.arange(len(labels), dtype=np.int64)
+    train, val = draw(labels, round(TRAIN_SHARE * len(labels)), seed)
+    return {"train800": train, "val200": val}[split]
+
+
+def draw(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw `count` images, each class in its proportion as far as whole images allow.
+
+    A class gives the whole part of its share; the images still missing come from the classes with the
+    largest fractions, the lower label first. The random keys are raw PCG64 output, which numpy keeps
+    unchanged over versions and platforms.
+
+    Returns:
+        Indices of the drawn images and of the others, both ascending.
+    """
+    assert 0 <= count <= len(labels), (count, len(labels))
+    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
+    names, sizes = np.unique(labels, return_counts=True)
+    quota, fraction = np.divmod(sizes * count, max(len(labels), 1))
+    quota[np.argsort(-fraction, kind="stable")[: count - quota.sum()]] += 1
+    drawn = np.zeros(len(labels), dtype=bool)
+    for name, wanted in zip(names, quota, strict=True):
+        members = np.flatnonzero(labels == name)
+        drawn[members[np.argsort(keys[members], kind="stable")[:wanted]]] = True
+    return np.flatnonzero(drawn), np.flatnonzero(~drawn)
+
+
+def digest(**facts: object) -> str:
+    """SHA-256, in hex, of named facts made of strings, numbers and sequences of them."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        choices = " or ".join(options)
+        raise ConfigError(f'dataset.{key} = "{value}" is unknown{near(value, options)}; use {choices}')

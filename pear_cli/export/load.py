@@ -1,0 +1,214 @@
+"""Pear as a library: a stored model as a plain timm model, and what it scores."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pear_cli.export import single_file, source
+from pear_cli.store.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pear_cli.data.dataset import Dataset
+    from pear_cli.model.description import Description
+    from pear_cli.runtime import Runtime
+
+
+def load(
+    path: str | Path,
+    store: str | Path | Store | None = None,
+    weights: str | Path | None = None,
+    *,
+    merge: bool = False,
+) -> "nn.Module":
+    """Load an adapted model.
+
+        model = pear_cli.load("outputs/store/eval/3f2a…")
+        names = model.pretrained_cfg["label_names"]
+
+    It is the timm model of its backbone with the adapters, their owners and the kept knowledge in place, on
+    the CPU, in float32 and eval mode, and gives the logits that `pear eval` saw. `model.pretrained_cfg` tells
+    timm how to prepare an image (`timm.data.resolve_model_data_config`): `input_size`, `mean`, `std`,
+    interpolation and crop, and `label_names` in logit order.
+
+    Args:
+        path: the folder of a train, checkpoint or eval artifact (an evaluation stands for the model that it
+            evaluated), a file that `pear export` wrote, or, with `store`, a key or a unique prefix of one.
+        store: where keys are looked up.
+        weights: a file with the frozen weights, where this machine has them elsewhere.
+        merge: fold the adapters into the weights: the model is then timm's own, without adapters and hooks,
+            and gives the same logits to 1e-4.
+
+    Raises:
+        MissingArtifact: nothing there, or what was evaluated is gone.
+        CorruptArtifact: altered files, or logits that differ from those of the time of saving.
+        ConfigError: frozen weights that are missing or others, or updates that no weight can hold.
+        MergeError: the merged model gives other logits.
+    """
+    model = load_described(path, store, weights)[0]
+    return _merged(model) if merge else model
+
+
+def _merged(model: "nn.Module") -> "nn.Module":
+    from pear_cli.model import merge as merging
+
+    plain = merging.merge(model)
+    merging.error(model, plain)  # raises where it is large
+    return plain
+
+
+def load_described(
+    path: str | Path, store: str | Path | Store | None = None, weights: str | Path | None = None
+) -> "tuple[nn.Module, Description]":
+    """`load`, and the description that the model was made from."""
+    from pear_cli.model import model as models
+    from pear_cli.stages.job import load_model
+
+    place = None if weights is None else str(weights)
+    found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
+    if isinstance(found, Path):
+        file = single_file.read(found)
+        description = _described(file.description, found, place)
+        model = models.rebuild(description, file.trained, file.knowledge, place)
+        if description.size != models.input_size(model):
+            raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
+        models.check_probe(model, description, file.probe)
+    else:
+        _described(found.json(source.HOLDS), found.path, place)
+        model, description = load_model(found, place)
+    _state_data_config(model, description)
+    return model, description
+
+
+def evaluate(
+    path: str | Path,
+    dataset: "Dataset",
+    runtime: "Runtime",
+    store: str | Path | Store | None = None,
+    weights: str | Path | None = None,
+    named: Collection[str] = (),
+) -> Mapping[str, float | int]:
+    """Accuracy and loss of a stored or exported model on a dataset's test split.
+
+    Images are resized, cropped and normalised as the model was trained; what the dataset says otherwise must
+    be its default.
+
+    Args:
+        path, store, weights: as `load` takes them.
+        dataset: it must have the model's classes, in the same order.
+        runtime: device, precision and workers.
+        named: settings such as `dataset.resize` that must agree even where they are the default.
+
+    Returns:
+        `accuracy` and `mean_per_class_accuracy` in [0, 1], `loss`, and `images`, their number.
+
+    Raises:
+        ConfigError: a dataset with other classes, or another preparation; see `load` for the others.
+    """
+    from pear_cli.data import loading
+    from pear_cli.errors import ConfigError
+    from pear_cli.training import engine
+    from pear_cli.training.batches import Batches, statistics
+
+    where = engine.device(runtime)
+    model, description = load_described(path, store, weights)
+    if dataset.classes() != description.classes:
+        raise ConfigError(
+            f"dataset {dataset.name} has other classes ({_some(dataset.classes())}) than the model "
+            f"({_some(description.classes)}): its logits would mean other things"
+        )
+    _check_preparation(path, model, description, dataset, named)
+    images = loading.load(dataset, dataset.test_split, description.preparation, runtime.workers)
+    split = Batches(images, statistics(model, description.normalization), where.device)
+    result = engine.evaluate(model.to(where.device), split, where)
+    return {
+        "accuracy": result.accuracy,
+        "mean_per_class_accuracy": result.mean_per_class_accuracy,
+        "loss": result.loss,
+        "images": len(split),
+    }
+
+
+def _check_preparation(
+    path: str | Path,
+    model: "nn.Module",
+    description: "Description",
+    dataset: "Dataset",
+    named: Collection[str],
+) -> None:
+    """Raise ConfigError where a dataset asks for images that are prepared otherwise than in training."""
+    from dataclasses import fields
+
+    from pear_cli.config.choices import Resize
+    from pear_cli.errors import ConfigError
+    from pear_cli.model.model import stated
+    from pear_cli.training.batches import statistics
+
+    defaults = {field.name: field.default for field in fields(dataset)}
+    wanted = dataset.preparation(description.size, stated(model))
+    same = {
+        "normalization": dataset.normalization is description.normalization
+        or dataset.normalization.statistics == statistics(model, description.normalization),
+        "resize": wanted.resize is description.resize,
+        "crop_pct": dataset.crop_pct in (None, description.crop_pct) or description.resize is not Resize.crop,
+        "interpolation": wanted.interpolation is description.interpolation,
+    }
+    for name, agrees in same.items():
+        asked, trained = getattr(dataset, name), getattr(description, name)
+        if not agrees and (asked != defaults[name] or f"dataset.{name}" in named):
+            asked, trained = (getattr(value, "value", value) for value in (asked, trained))
+            raise ConfigError(f"{path} was trained with dataset.{name}={trained}, not {asked}; leave it out")
+
+
+def _state_data_config(model: "nn.Module", description: "Description") -> None:
+    """Say on the model how its images are prepared, the way timm reads it."""
+    from pear_cli.config.choices import Resize
+    from pear_cli.training.batches import statistics
+
+    mean, std = statistics(model, description.normalization)
+    stated: Any = model.pretrained_cfg
+    config = {
+        **stated,
+        "num_classes": len(description.classes),
+        "input_size": (3, description.size, description.size),
+        "fixed_input_size": True,
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "interpolation": description.interpolation.value,
+        "crop_pct": description.crop_pct,
+        "crop_mode": "center" if description.resize is Resize.crop else "squash",
+        "label_names": tuple(description.classes),
+    }
+    settable: Any = model
+    settable.pretrained_cfg = settable.default_cfg = config
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few names, and how many there are."""
+    return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
+def _described(description: Any, where: Path, weights: str | None) -> "Description":
+    """A description from a stranger, checked, and its frozen weights looked for.
+
+    Raises:
+        CorruptArtifact: it is none, or would do more than describe.
+        ConfigError: the file of the frozen weights is not on this machine.
+    """
+    from pear_cli.backbone import build as backbones
+    from pear_cli.errors import ConfigError, CorruptArtifact
+    from pear_cli.model.description import Description
+
+    try:
+        checked = Description.from_json(description)
+    except CorruptArtifact as error:
+        raise CorruptArtifact(f"{where}: {error}") from None
+    if weights is None:
+        try:
+            backbones.weights_file(checked.backbone)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}\n{where} needs that file: --weights FILE, in Python weights="
+            ) from None
+    return checked

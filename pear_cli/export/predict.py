@@ -1,0 +1,194 @@
+"""Predict: labels for image files, batch by batch as they are read."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from pear_cli.data import transforms as pictures
+from pear_cli.data.dataset import Images, Pixels
+from pear_cli.data.transforms import Preparation
+from pear_cli.errors import ConfigError, DataError
+from pear_cli.store.store import Store
+from pear_cli.system.streams import printable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pear_cli.model.description import Description
+    from pear_cli.runtime import Runtime
+    from pear_cli.training.devices import Device
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest labels of one image.
+
+    Args:
+        path: of the file, as it was given.
+        labels: the likeliest first.
+        probabilities: one a label; over all classes they sum to 1.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def line(self) -> str:
+        """`path<TAB>label<TAB>probability<TAB>label …`; control characters in names are escaped."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        cells = [printable(self.path), *(f"{printable(label)}\t{p:.4f}" for label, p in pairs)]
+        return "\t".join(cells)
+
+    def json(self) -> str:
+        """One line of JSON; names stand in it unchanged."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        found = [{"label": label, "probability": round(p, 6)} for label, p in pairs]
+        return json.dumps({"path": self.path, "predictions": found})
+
+
+def predict(
+    source: str | Path,
+    files: Sequence[str],
+    runtime: "Runtime",
+    *,
+    store: Store | None = None,
+    weights: str | None = None,
+    topk: int = 5,
+    as_json: bool = False,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    stdin: TextIO | None = None,
+) -> int:
+    """Write the likeliest labels of every image to `out` as they are found.
+
+    Images are resized, cropped and normalised as in training. An image that cannot be read gives a line on
+    `err`, and the others go on.
+
+    Args:
+        source: an artifact's folder, an exported file, or a key of `store`.
+        files: image files, folders (searched through, in sorted order), or `-` for a list on `stdin`.
+        runtime: device, precision and threads.
+        store: where keys are looked up.
+        weights: a file with the frozen weights, where this machine has them elsewhere.
+        topk: how many labels an image, at least 1.
+        as_json: JSON lines instead of tab-separated ones.
+
+    Returns:
+        The exit code: 1 if any image could not be read, else 0.
+
+    Raises:
+        ConfigError: a `topk` below 1.
+        PearError: a model that cannot be loaded, see `pear_cli.load`.
+    """
+    from pear_cli.export import load as api
+    from pear_cli.training import engine
+
+    out, err = out or sys.stdout, err or sys.stderr
+    if topk < 1:
+        raise ConfigError(f"--topk = {topk} is out of range: at least 1")
+    where = engine.device(runtime)
+    model, description = api.load_described(source, store, weights)
+    model.to(where.device)
+    bad = 0
+    pictures.accept_large()
+    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin), description.preparation):
+        for failure in failures:
+            bad += 1
+            print(f"pear predict: {printable(failure)}", file=err, flush=True)
+        for found in label(model, description, paths, pixels, where, topk) if paths else []:
+            print(found.json() if as_json else found.line(), file=out)
+        out.flush()
+    return 1 if bad else 0
+
+
+def label(
+    model: "nn.Module",
+    description: "Description",
+    paths: Sequence[str],
+    pixels: Sequence[Pixels],
+    where: "Device",
+    topk: int,
+) -> Iterator[Prediction]:
+    """The likeliest labels of one batch of images, each of size, size, 3."""
+    import torch
+
+    from pear_cli.training.batches import Batches, statistics
+
+    images = Images(np.stack(pixels), np.zeros(len(pixels), np.int64), description.classes)
+    batch = Batches(images, statistics(model, description.normalization), where.device)
+    with torch.inference_mode(), where.autocast():
+        logits = model(batch.take(torch.arange(len(batch)))[0])
+    best = logits.float().softmax(-1).cpu().topk(min(topk, logits.shape[-1]))
+    for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
+        yield Prediction(path, tuple(description.classes[i] for i in indices), tuple(values))
+
+
+Batch = tuple[list[str], list[Pixels], list[str]]
+
+
+def _batches(paths: Iterable[str | DataError], preparation: Preparation) -> Iterator[Batch]:
+    """Names and pixels of up to `BATCH` images, and what went wrong on the way."""
+    names: list[str] = []
+    pixels: list[Pixels] = []
+    failures: list[str] = []
+    for path in paths:
+        try:
+            if isinstance(path, DataError):
+                raise path
+            pixels.append(_decode(path, preparation))
+            names.append(path)
+        except DataError as error:
+            failures.append(str(error))
+        if len(names) + len(failures) == BATCH:
+            yield names, pixels, failures
+            names, pixels, failures = [], [], []
+    if names or failures:
+        yield names, pixels, failures
+
+
+def _decode(path: str, preparation: Preparation) -> Pixels:
+    """One image; a pipe or a device is no image, and would never end.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    place = Path(path)
+    if place.exists() and not place.is_file():
+        raise DataError(f"image {path} is not a plain file")
+    try:
+        return preparation(pictures.read(place))
+    except ValueError as error:
+        raise DataError(f"image {path}: {error}") from None
+
+
+def _expand(files: Sequence[str], stdin: TextIO) -> Iterator[str | DataError]:
+    """The image files that are meant, one by one; an error where a folder has none."""
+    for name in files:
+        if name == "-":
+            yield from (line.rstrip("\r\n") for line in stdin if line.strip())
+        elif os.path.isdir(name):
+            inside: list[str | DataError] = list(_inside(name))
+            yield from inside or [
+                DataError(f"folder {name} has no images ({', '.join(sorted(pictures.SUFFIXES))})")
+            ]
+        else:
+            yield name
+
+
+def _inside(folder: str) -> Iterator[str]:
+    """Images in a folder and below it, sorted by folder, then name."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (
+            os.path.join(place, name)
+            for name in sorted(names)
+            if Path(name).suffix.lower() in pictures.SUFFIXES
+        )

@@ -1,0 +1,1 @@
+"""The bridge from the command line to Hydra: compose, guard, sweep, jobs, results."""

@@ -1,0 +1,139 @@
+"""Configs composed outside of a launch: one, or that of every job of a sweep."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pear_cli.config.node import config_dir
+from pear_cli.errors import ConfigError
+from pear_cli.launch.completion import searched
+from pear_cli.launch.explain import explain
+from pear_cli.launch.guard import guarded
+from pear_cli.launch.jobs import ROOT
+
+Flags = Mapping[str, str | None]
+Job = tuple[str, ...]
+
+VALUE = re.compile(r"(seed|select|phase|\w+(\.\w+)+)=")
+"""Begins an override that sets a value, and so chooses no preset."""
+
+BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+
+
+def composed(words: Sequence[str], further: Path | None = None) -> DictConfig:
+    """The root config with overrides, for commands that run no job.
+
+    Args:
+        words: overrides.
+        further: a folder with further presets.
+
+    Raises:
+        ConfigError: it does not compose.
+    """
+    flags = {} if further is None else {"--config-dir": str(further)}
+    try:
+        with _hydra(words):
+            return _without_hydra(_compose(flags, opened(words)))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error, words)) from error
+
+
+def opened(words: Iterable[str]) -> list[str]:
+    """Let `backbone.args` and `dataset.args` have keys that no preset has: they take whatever timm takes."""
+    return [re.sub(r"^(?=(backbone|dataset)\.args[.=])", "++", word) for word in words]
+
+
+def single(overrides: Sequence[str]) -> Job:
+    """The overrides of the one job of a run.
+
+    Raises:
+        ConfigError: one of them is a sweep.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} has several values; add -m to sweep over them")
+    return tuple(override.input_line or "" for override in parsed if not override.is_hydra_override())
+
+
+def grid(flags: Flags, overrides: Sequence[str]) -> tuple[tuple[Job, ...] | None, DictConfig]:
+    """The overrides of each job of a sweep, and the config of the first one, Hydra's part included.
+
+    The overrides are None where a sweeper chooses them as it goes.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the first job does not compose.
+    """
+    with _hydra(overrides):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(list(overrides))
+        kept = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]
+        (first, *_) = BasicSweeper.split_arguments(kept, None)[0]
+        config = _compose(flags, first)
+        if config.hydra.sweeper.get("_target_") != BASIC:
+            return None, config
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        own = parser.parse_overrides(params) + [o for o in parsed if not o.is_hydra_override()]
+        (jobs,) = BasicSweeper.split_arguments(own, None)
+        return tuple(map(tuple, jobs)), config
+
+
+def compositions(
+    flags: Flags, overrides: Sequence[str], jobs: Iterable[Job]
+) -> Iterator[tuple[Job, DictConfig]]:
+    """The root config of each job; presets are composed once for all jobs that have them in common.
+
+    Args:
+        flags: Hydra's, as typed.
+        overrides: Hydra's own among these count for all jobs.
+        jobs: the overrides of each.
+
+    Raises:
+        HydraException, OmegaConfBaseException: one does not compose.
+    """
+    with _hydra(overrides):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(list(overrides))
+        common = [override.input_line or "" for override in parsed if override.is_hydra_override()]
+        bases: dict[Job, DictConfig] = {}
+        for job in jobs:
+            presets = tuple(word for word in job if not VALUE.match(word))
+            if presets not in bases:
+                bases[presets] = _without_hydra(_compose(flags, [*common, *presets]))
+            config = bases[presets].copy()
+            values = parser.parse_overrides([word for word in job if VALUE.match(word)])
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+            yield job, config
+
+
+def _compose(flags: Flags, overrides: Sequence[str]) -> DictConfig:
+    given = flags.get("--config-dir")
+    further = None if given is None else Path(given)
+    if further is not None and not further.is_dir():  # Hydra itself warns, and then fails elsewhere
+        raise ConfigError(f"Additional config directory '{further}' not found")
+    name = flags.get("--config-name") or ROOT
+    config = hydra.compose(name, [*searched(further), *overrides], return_hydra_config=True)
+    OmegaConf.update(config, "hydra.job.config_name", name)
+    return config
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    with open_dict(config):
+        config.pop("hydra", None)
+    return config
+
+
+@contextmanager
+def _hydra(typed: Iterable[str]) -> Iterator[None]:
+    with guarded(typed), hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        yield

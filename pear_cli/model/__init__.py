@@ -1,0 +1,1 @@
+"""An adapted model: made, described, made again, merged, and what it costs."""

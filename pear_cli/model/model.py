@@ -1,0 +1,240 @@
+"""An adapted model: made new, described as data, and made again from its description."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.method import Method
+from pear_cli.backbone import batch_norm
+from pear_cli.backbone import build as backbones
+from pear_cli.backbone.widths import Left, Widths
+from pear_cli.config.choices import KnowledgeKind
+from pear_cli.config.settings import Backbone, Knowledge
+from pear_cli.errors import ConfigError, CorruptArtifact
+from pear_cli.model.description import Description
+from pear_cli.pruning import knowledge as knowledges
+from pear_cli.training.engine import derive
+
+PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
+
+
+def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.Module:
+    """A frozen backbone with new adapters at every site; `model.adaptation` holds them.
+
+    Args:
+        config: the backbone.
+        method: what to attach.
+        num_classes: width of the new, zero classifier.
+        seed: of the adapters' initial values.
+    """
+    model = backbones.build(config, num_classes)
+    with torch.random.fork_rng(devices=[]), backbones.bounded(f"{config.name} with its adapters"):
+        torch.manual_seed(derive(seed, "adapters"))
+        Adaptation(model, method)
+    for name, parameter in model.named_parameters():
+        if method.adapts(name):
+            parameter.requires_grad_(True)
+    return model
+
+
+def whole(description: Description) -> nn.Module:
+    """The network that was described as it was before any pruning, with new adapters and a new classifier."""
+    return create(description.backbone, description.built_method(), len(description.classes), seed=0)
+
+
+def adaptation(model: nn.Module) -> Adaptation:
+    """The adapters of a model that `create` or `rebuild` made."""
+    found = model.adaptation
+    assert isinstance(found, Adaptation)
+    return found
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters, each once, by owner: `adapter.…`, `head.…`, `backbone.…`."""
+    adapters = {f"adapter.{name}": p for name, p in adaptation(model).trained().items()}
+    head = {f"head.{name}": p for name, p in backbones.head(model).named_parameters()}
+    known = {id(p) for p in (*adapters.values(), *head.values(), *adaptation(model).parameters())}
+    rest = {f"backbone.{n}": p for n, p in model.named_parameters() if p.requires_grad and id(p) not in known}
+    return adapters | head | rest
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changed, as it is stored: trained parameters, and what was gathered meanwhile."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    gathered = {f"backbone.{name}": t for name, t in batch_norm.statistics(model).items()}
+    adapters = {f"adapter.{name}": t for name, t in adaptation(model).tensors().items()}
+    return trained(model) | adapters | gathered
+
+
+def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Set what `tensors` gave, in place.
+
+    Raises:
+        CorruptArtifact: names or shapes that are not the model's.
+    """
+    parameters = _state(model)
+    if parameters.keys() != stored.keys():
+        names = sorted(parameters.keys() ^ stored.keys())
+        raise CorruptArtifact(f"the tensors are not those of this model: {', '.join(names[:3])} …")
+    for name, parameter in parameters.items():
+        if parameter.shape != stored[name].shape:
+            raise CorruptArtifact(f"{name} is {tuple(stored[name].shape)}, not {tuple(parameter.shape)}")
+        parameter.data.copy_(stored[name])
+
+
+def left_of(model: nn.Module, widths: Widths) -> dict[str, Left]:
+    """What narrowing a model would leave of its trained tensors, by stored name; of those that it changes."""
+    adapters = {
+        f"adapter.{home}.{name}": left
+        for home, parameters in adaptation(model).left(widths).items()
+        for name, left in parameters.items()
+    }
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    lost = widths.left(model)
+    rest = {name: own.get(id(parameter), "") for name, parameter in trained(model).items()}
+    return adapters | {name: lost[path] for name, path in rest.items() if path in lost}
+
+
+def narrow(model: nn.Module, widths: Widths) -> None:
+    """Remove channels from a dense model, in place: from the backbone, the adapters and the classifier."""
+    adapted = adaptation(model)
+    of_adapters = adapted.left(widths)
+    widths.narrow(model)
+    for home, left in of_adapters.items():
+        adapted.adapters()[home].narrow(left)
+
+
+def rebuild(
+    description: Description,
+    stored: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
+    weights: str | None = None,
+) -> nn.Module:
+    """The model that was described, with its trained tensors and its knowledge, in eval mode.
+
+    Args:
+        description: of the model.
+        stored: trained tensors, as `tensors` gave them.
+        kept: encoded knowledge, as `knowledge.encode` gave it.
+        weights: a file with the frozen weights, where the description's own place does not hold them.
+
+    Raises:
+        ConfigError: the frozen weights are missing or others.
+        CorruptArtifact: tensors that do not fit.
+    """
+    config = description.backbone
+    if weights is not None:
+        config = dataclasses.replace(config, weights=weights, pretrained=False)
+    found = backbones.weights_hash(config)
+    if found != description.weights:
+        raise ConfigError(
+            f"the frozen weights of {config.name} are others than this model was adapted on "
+            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); name the right file "
+            "with backbone.weights, or --weights"
+        )
+    method = description.built_method()
+    model = create(config, method, len(description.classes), seed=0)
+    if description.size != input_size(model):
+        raise CorruptArtifact(f"model.size = {description.size}, but its backbone reads {input_size(model)}")
+    adapted = adaptation(model)
+    if adapted.owners().keys() != description.owners.keys():
+        raise CorruptArtifact("the share map names other sites than this backbone has")
+    try:
+        if description.widths is not None:
+            narrow(model, Widths.from_json(description.widths))
+        if description.mask is not None:
+            description.mask.apply(model, adapted)
+    except (RuntimeError, IndexError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(f"what is pruned does not fit this model: {error}") from None
+    if description.mask is not None:
+        if adapted.owners() != description.owners:
+            raise CorruptArtifact("the share map and the mask of the model contradict each other")
+    else:
+        _check_owners(adapted, description.owners)
+        adapted.share(description.owners)
+    _check_kept(description.knowledge, kept)
+    if description.knowledge is not None and description.knowledge.kind is not KnowledgeKind.none:
+        adapters = knowledges.decode(kept, method, adapted.sites)
+        adapted.keep(adapters, description.knowledge.beta, description.knowledge.learn_beta)
+    load_tensors(model, stored)
+    return model.eval()
+
+
+def _check_owners(adapted: Adaptation, owners: Mapping[str, str | None]) -> None:
+    """Raise CorruptArtifact unless owner(owner(s)) = owner(s), within compatibility groups."""
+    groups = {site.name: site.group for site in adapted.sites}
+    for site, owner in owners.items():
+        if owner is not None and (owners.get(owner) != owner or groups[owner] != groups[site]):
+            raise CorruptArtifact(f"the share map lets {owner} serve at {site}, which it cannot")
+
+
+def _check_kept(config: Knowledge | None, kept: Mapping[str, Tensor]) -> None:
+    """Raise CorruptArtifact unless the kept tensors have the form that `config` states."""
+    for name, tensor in kept.items():
+        if config is None:
+            raise CorruptArtifact(f"{name} is kept of a pruned adapter, but no knowledge is described")
+        if name.endswith(".scale"):
+            continue
+        kind, scaled = config.kind, f"{name}.scale" in kept
+        if not (scaled == (tensor.dtype is torch.int8) == (kind is KnowledgeKind.int8)):
+            form = f"{tensor.dtype}{' with a scale' if scaled else ''}"
+            raise CorruptArtifact(f"knowledge.kind = {kind.value}, but {name} is {form}")
+        if kind is KnowledgeKind.lowrank and name.endswith(".down") and len(tensor) != config.rank:
+            raise CorruptArtifact(f"knowledge.rank = {config.rank}, but {name} has rank {len(tensor)}")
+
+
+def input_size(model: nn.Module) -> int:
+    """Side of the square input, in pixels."""
+    embed: Any = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    config: Any = model.pretrained_cfg
+    return int(size[0] if size is not None else config["input_size"][-1])
+
+
+def stated(model: nn.Module) -> Mapping[str, Any]:
+    """What the backbone says of its images, by timm's names."""
+    known: Any = model.pretrained_cfg
+    return dict(known)
+
+
+@torch.inference_mode()
+def probe(model: nn.Module, size: int) -> Tensor:
+    """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""
+    noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    training = model.training
+    device = next(model.parameters()).device
+    logits: Tensor = model.eval().cpu()(noise)
+    model.to(device).train(training)
+    return logits
+
+
+def check_probe(model: nn.Module, description: Description, stored: Tensor) -> None:
+    """Raise CorruptArtifact if the model answers the fixed batch otherwise than when it was stored."""
+    import importlib.metadata
+
+    try:
+        now = probe(model, description.size)
+    except RuntimeError as failure:
+        raise CorruptArtifact(f"the model cannot be computed: {failure}") from None
+    if now.shape != stored.shape:
+        raise CorruptArtifact(f"the stored logits are {tuple(stored.shape)}, not {tuple(now.shape)}")
+    error = (now - stored).abs().max().item()
+    if not error <= PROBE_TOLERANCE * max(1.0, stored.abs().max().item()):
+        here = importlib.metadata.version("timm")
+        if here == description.timm:
+            remedy = "the files are not those that were stored; make it again"
+        else:
+            remedy = (
+                f"it was made with timm {description.timm}, this is timm {here}; "
+                f"install timm=={description.timm}, or train again"
+            )
+        raise CorruptArtifact(
+            f"the model gives other logits than when it was stored (off by {error:.2g}): {remedy}"
+        )

@@ -1,0 +1,1 @@
+"""What is pruned, who serves in its place, and what is kept."""

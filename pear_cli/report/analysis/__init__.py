@@ -1,0 +1,1 @@
+"""What artifacts say, computed from manifests alone."""

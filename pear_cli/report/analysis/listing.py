@@ -1,0 +1,262 @@
+"""What the store holds, one row an artifact, read from manifests alone."""
+
+import dataclasses
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pear_cli.backbone.build import weights_name
+from pear_cli.config.choices import Phase, Precision, Select
+from pear_cli.errors import ConfigError, near
+from pear_cli.experiment.experiment import GROUPS
+from pear_cli.experiment.lineage import SHORT, Lineage
+from pear_cli.experiment.step import ORDER, of_round
+from pear_cli.report.analysis.filters import Filter
+from pear_cli.report.analysis.presets import preset_of
+from pear_cli.report.analysis.protocol import protocol
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.canonical import canonical
+from pear_cli.store.gc import OnError, ignore
+from pear_cli.store.store import Store
+
+CHOICES: dict[str, type[Enum]] = {
+    **{"select": Select, "phase": Phase, "precision": Precision},
+    **{
+        f"{group}.{field.name}": field.type
+        for group, node in GROUPS.items()
+        for field in dataclasses.fields(node)
+        if isinstance(field.type, type) and issubclass(field.type, Enum)
+    },
+}
+"""Settings that choose from a closed set."""
+
+RANDOM = "the weights of the frozen backbone are random: this is no result of transfer"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact, and the experiment that it belongs to."""
+
+    lineage: Lineage
+
+    @property
+    def artifact(self) -> Artifact:
+        return self.lineage.artifact
+
+    @property
+    def step(self) -> str:
+        """Name of the step in its experiment: `adapt` is the second training, `adapt.1` that of a round."""
+        return of_round(self.kind, *self.lineage.round)
+
+    @property
+    def kind(self) -> str:
+        """Name of the step, whatever its round."""
+        adapted = self.artifact.stage == "train" and "checkpoint" in self.artifact.inputs
+        return "adapt" if adapted else self.artifact.stage
+
+    @functools.cached_property
+    def measured(self) -> dict[str, Any]:
+        """Metrics and costs by name, and what the manifest says of itself."""
+        manifest = self.artifact.manifest
+        own = {
+            "stage": self.artifact.stage,
+            "key": self.artifact.key,
+            "label": self.lineage.label,
+            "weights": self.weights,
+            "created": manifest["created_at"],
+            "seconds": self.seconds,
+        }
+        return {**manifest["accounting"], **manifest["metrics"], **own}
+
+    @property
+    def weights(self) -> str | None:
+        """The frozen weights: `random`, the name of bundled ones, or the hash of their file."""
+        identity = self.lineage.provenance.get("weights")
+        return None if identity is None else weights_name(str(identity))
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole experiment for an evaluation, else of the stage alone."""
+        evaluated = self.artifact.stage == "eval"
+        return self.lineage.seconds if evaluated else float(self.artifact.manifest["seconds"])
+
+    def named(self, key: str) -> tuple[Any, ...]:
+        """All that a filter may call what the row has for `key`, as a table shows it first."""
+        if key == "stage":
+            return tuple(dict.fromkeys((self.step, self.kind, self.artifact.stage)))
+        return self.lineage.named(key) or ((self.measured[key],) if key in self.measured else ())
+
+    def value(self, key: str) -> Any:
+        """What a column asks for; None where the row has none."""
+        return next(iter(self.named(key)), None)
+
+    def passes(self, condition: Filter) -> bool:
+        """Whether the row has what the filter is about, and it is as the filter says."""
+        accepted = [condition.accepts(name) for name in self.named(condition.key)]
+        return bool(accepted) and (all if condition.operator == "!=" else any)(accepted)
+
+    def keys(self) -> set[str]:
+        """All that `value` knows of this row."""
+        return {*self.lineage.settings, *self.measured}
+
+    def to_json(self) -> dict[str, Any]:
+        """All that a comparison needs."""
+        manifest = self.artifact.manifest
+        return {
+            "stage": self.artifact.stage,
+            "key": self.artifact.key,
+            "path": str(self.artifact.path),
+            "label": self.lineage.label,
+            "seed": self.value("seed"),
+            "select": self.value("select"),
+            "weights": self.weights,
+            "config": self.lineage.config,
+            "protocol": protocol(self.lineage),
+            "provenance": self.lineage.provenance,
+            "metrics": manifest["metrics"],
+            "accounting": manifest["accounting"],
+            "environment": manifest["environment"],
+            "inputs": self.artifact.inputs,
+            "missing_inputs": list(self.lineage.missing),
+            "seconds": manifest["seconds"],
+            "experiment_seconds": self.lineage.seconds,
+            "created_at": manifest["created_at"],
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that differ only in their seed, newest first; all but evaluations stand alone."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    def values(self, key: str) -> list[float]:
+        """The numbers that the rows have for `key`."""
+        found = [row.value(key) for row in self.rows]
+        return [value for value in found if isinstance(value, int | float)]
+
+    def mean(self, key: str) -> float | None:
+        """The mean over the rows; whole numbers that agree stay whole."""
+        values = self.values(key)
+        if not values:
+            return None
+        return values[0] if len(set(values)) == 1 else sum(values) / len(values)
+
+
+def rows(
+    store: Store,
+    filters: Sequence[str] = (),
+    *,
+    on_error: OnError = ignore,
+) -> list[Row]:
+    """The rows that pass every filter, by stage, then dataset, method and prune ratio, oldest first.
+
+    Args:
+        filters: such as `stage=eval`, `prune.ratio>=0.5`.
+        on_error: told of each artifact whose manifest cannot be read; those are left out.
+
+    Raises:
+        ConfigError: a filter that is not understood, names a key that no row has, or a value that is none of
+            a closed set.
+    """
+    conditions = [Filter.parse(text) for text in filters]
+    artifacts = {(a.stage, a.key): a for a in store.artifacts(on_error=on_error)}
+    everything = [
+        Row(Lineage.of(a, lambda stage, key: artifacts.get((stage, key)))) for a in artifacts.values()
+    ]
+    known = {key for row in everything for key in row.keys()} if conditions else set()  # noqa: SIM118
+    for condition in conditions:
+        condition.check(known)
+    tests = [_test(condition, everything) for condition in conditions]
+    chosen = [row for row in everything if all(test(row) for test in tests)]
+    return sorted(chosen, key=_order)
+
+
+def row(artifact: Artifact, store: Store) -> Row:
+    """The row of one artifact."""
+    return Row(Lineage.of(artifact, store.find))
+
+
+def json_lines(listed: Iterable[Row]) -> list[str]:
+    """One line of JSON a row."""
+    return [json.dumps(row.to_json(), allow_nan=False) for row in listed]
+
+
+def groups(listed: Sequence[Row]) -> list[Group]:
+    """Put evaluations together that differ only in their seed; of equal seeds the newest counts.
+
+    Evaluations whose inputs are gone stand alone: what they evaluated is not known for sure.
+    """
+    together: dict[str, list[Row]] = defaultdict(list)
+    seen: dict[str, int] = defaultdict(int)
+    for row in sorted(listed, key=lambda row: row.artifact.created, reverse=True):
+        name = row.artifact.key
+        if row.artifact.stage == "eval" and not row.lineage.missing:
+            name = _identity(row)
+            repeat = f"{name} {row.value('seed')}"
+            seen[repeat] += 1
+            name += f" {seen[repeat]}"
+        together[name].append(row)
+    found = {id(row): members for members in together.values() for row in members}
+    ordered = {id(found[id(row)]): found[id(row)] for row in listed}
+    return [Group(tuple(members)) for members in ordered.values()]
+
+
+def _test(condition: Filter, listed: Sequence[Row]) -> Callable[[Row], bool]:
+    """What decides whether a row passes a condition, which may name a preset."""
+    choices = CHOICES.get(SHORT.get(condition.key, condition.key), ())
+    known = {_plain(name) for row in listed for name in row.named(condition.key)}
+    preset = preset_of(condition, known.union(member.value for member in choices))
+    if preset is None:
+        _check_choice(condition, listed)
+        return lambda row: row.passes(condition)
+    wanted = condition.operator == "="
+    return lambda row: preset.describes(row.lineage) is wanted
+
+
+def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
+    """Raise ConfigError for a value that is neither in the closed set of its key nor in any row."""
+    key = SHORT.get(condition.key, condition.key)
+    choices = ORDER if key == "stage" else [member.value for member in CHOICES.get(key, ())]
+    words = [*choices, *(_plain(name) for row in listed for name in row.named(key))]
+    if choices and condition.value.casefold() not in map(str.casefold, words):
+        hint = near(condition.value, words) or ";"
+        raise ConfigError(f'{key} = "{condition.value}" is unknown{hint} use {", ".join(choices)}')
+
+
+def _identity(row: Row) -> str:
+    """What an evaluation is, but for its seed."""
+    settings = {key: value for key, value in row.lineage.settings.items() if key != "seed"}
+    return canonical({"settings": settings, "provenance": row.lineage.provenance})
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    def text(key: str) -> str:
+        return _plain(row.value(key))
+
+    def number(key: str) -> float:
+        found = row.value(key)
+        return float(found) if isinstance(found, int | float) else -1.0
+
+    return (
+        ORDER.index(row.kind) if row.kind in ORDER else len(ORDER),
+        text("dataset"),
+        text("method"),
+        number("prune.ratio"),
+        text("share.rule"),
+        text("knowledge.kind"),
+        row.artifact.manifest["created_at"],
+        row.artifact.key,
+    )
+
+
+def _plain(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,173 @@
+"""What is inside an experiment: curves, importance, share map, predictions, each as a chart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pear_cli.errors import MissingArtifact, PearError
+from pear_cli.experiment.lineage import Lineage
+from pear_cli.report.analysis.predictions import Predictions, confused
+from pear_cli.report.charts import arcs, curves, heat, reliability
+from pear_cli.report.charts.style import Palette, Spec
+from pear_cli.report.terminal import show
+from pear_cli.report.terminal.drawing import Drawing
+from pear_cli.scoring.importance import Importance
+from pear_cli.system.streams import printable
+
+WORST = 5  # pairs of classes that a caption names
+
+
+@dataclass(frozen=True)
+class Inside:
+    """One chart of an experiment.
+
+    Args:
+        spec: the chart.
+        caption: what it says in words.
+    """
+
+    spec: Spec
+    caption: str
+
+
+def learning(lineages: list[Lineage], palette: Palette) -> Inside | None:
+    """The learning curves of runs that differ in their seed."""
+    runs = {}
+    for lineage in lineages:
+        trained = [a for a in lineage.all if "history.json" in a.manifest["files"]]
+        runs[f"seed {printable(str(lineage.setting('seed')))}"] = [
+            _records(a.json("history")) for a in trained
+        ]
+    spec = curves.learning(runs, palette)
+    caption = "Accuracy and loss by epoch" + (f", {len(runs)} seeds" if len(runs) > 1 else "")
+    between = " The rule is where pruning comes between two trainings." if _prunes(lineages) else ""
+    return _inside(spec, f"{caption}.{between}")
+
+
+def importance(lineage: Lineage, palette: Palette) -> Inside | None:
+    """The importance of the units, with the stability of their ranking."""
+    scored = lineage.last("score")
+    if scored is None:
+        return None
+    found = Importance.from_json(scored.json("importance"))
+    drawn = show.draw(lineage)
+    if isinstance(drawn, Drawing):
+        pruned = frozenset(site for site, owner in drawn.owners.items() if owner != site)
+    else:
+        pruned = drawn.pruned if drawn is not None else frozenset()
+    spec = heat.importance(found.by_name(), palette, pruned)
+    most = max(map(abs, found.scores), default=0.0)
+    tau = found.kendall_tau
+    stable = (
+        ""
+        if tau is None
+        else f" Kendall's τ of the rankings by two halves of the calibration data: {tau:.2f}."
+    )
+    crossed = " Crossed out: pruned." if pruned else ""
+    words = f"Importance ({printable(found.criterion)}) by block and slot; 1 is {most:.3g}.{crossed}{stable}"
+    return _inside(spec, words)
+
+
+def share_map(lineage: Lineage, palette: Palette) -> Inside | None:
+    """Who serves in whose place."""
+    drawn = show.draw(lineage)
+    if not isinstance(drawn, Drawing):
+        return None
+    spec = arcs.share_map(drawn, palette)
+    pruned = sum(owner != site for site, owner in drawn.owners.items())
+    served = any(owner not in (site, None) for site, owner in drawn.owners.items())
+    hollow = " Hollow: served by the one of its colour." if served else ""
+    hollow += " Hollow and grey: pruned, nothing serves there." if None in drawn.owners.values() else ""
+    kept = " A dot inside: what it knew is kept." if drawn.knowledge else ""
+    words = (
+        f"{pruned} of {len(drawn.owners)} adapters pruned. Filled: keeps its own adapter, the larger the more"
+    )
+    return _inside(spec, f"{words} important.{hollow}{kept}")
+
+
+def confusion(lineage: Lineage, palette: Palette) -> Inside | None:
+    """Which classes are taken for which."""
+    predictions = _predictions(lineage)
+    if predictions is None:
+        return None
+    counts, classes = predictions.confusion(), _classes(lineage, predictions.logits.shape[1])
+    spec = heat.confusion(counts, classes, palette)
+    pairs = ", ".join(
+        f"{classes[true]} as {classes[said]} ({n}×)" for true, said, n in confused(counts, WORST)
+    )
+    often = f" Mistaken most often: {pairs}." if pairs else " No mistakes."
+    return _inside(spec, f"Class (down) by prediction (across), shaded by share of the row.{often}")
+
+
+def calibration(lineage: Lineage, palette: Palette) -> Inside | None:
+    """Whether predictions are as sure as they are right."""
+    predictions = _predictions(lineage)
+    if predictions is None:
+        return None
+    found = predictions.calibration()
+    spec = reliability.reliability(found, palette)
+    error = f"{100 * found.error:.1f} % ({len(found.bins)} bins)"
+    words = f"Accuracy by confidence; expected calibration error {error}."
+    return _inside(spec, f"{words} The stronger the colour, the more images.")
+
+
+def _inside(spec: Spec | None, caption: str) -> Inside | None:
+    return None if spec is None else Inside(spec, caption)
+
+
+KINDS: dict[str, Callable[[Lineage, Palette], Inside | None]] = {
+    "curves": lambda lineage, palette: learning([lineage], palette),
+    "importance": importance,
+    "share-map": share_map,
+    "confusion": confusion,
+    "calibration": calibration,
+}
+"""The charts of one artifact."""
+
+
+def drawn(kind: str, lineage: Lineage, palette: Palette) -> Inside:
+    """One chart of an artifact.
+
+    Raises:
+        MissingArtifact: there is nothing of that kind to draw.
+        PearError: a damaged artifact.
+    """
+    chart = KINDS[kind](lineage, palette)
+    if chart is None:
+        others = [name for name in KINDS if name != kind and _safely(name, lineage, palette)]
+        has = f"it has: {', '.join(others)}" if others else "it has no charts"
+        name = f"{lineage.artifact.stage}/{lineage.artifact.key[:12]}"
+        raise MissingArtifact(f"{name} has no {kind} to draw; {has}")
+    return chart
+
+
+def _safely(kind: str, lineage: Lineage, palette: Palette) -> bool:
+    try:
+        return KINDS[kind](lineage, palette) is not None
+    except PearError:
+        return False
+
+
+def _records(history: Any) -> list[dict[str, Any]]:
+    entries = history if isinstance(history, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _prunes(lineages: list[Lineage]) -> bool:
+    return any(lineage.last("prune-share") is not None for lineage in lineages)
+
+
+def _predictions(lineage: Lineage) -> Predictions | None:
+    return Predictions.of(lineage.artifact)
+
+
+def _classes(lineage: Lineage, count: int) -> list[str]:
+    """Names of the classes; their numbers where the model is gone."""
+    holder = lineage.last("train")
+    names: Any = None
+    if holder is not None and "model.json" in holder.manifest["files"]:
+        model = holder.json("model")
+        names = model.get("classes") if isinstance(model, dict) else None
+    if isinstance(names, list) and len(set(map(str, names))) == len(names) == count:
+        return [printable(str(name)) for name in names]
+    return [str(index) for index in range(count)]

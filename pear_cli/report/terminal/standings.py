@@ -1,0 +1,147 @@
+"""The tables of a benchmark: averages beside the published ones, and every task."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from pear_cli.report import spelling
+from pear_cli.report.analysis.benchmark import APART, Benchmark, Standing, standings
+from pear_cli.report.analysis.listing import Row
+from pear_cli.report.analysis.protocol import SETTINGS, short
+from pear_cli.report.terminal import layout, table
+from pear_cli.report.terminal.layout import Column
+
+
+def print_benchmark(rows: Sequence[Row], benchmark: Benchmark, console: Console) -> None:
+    """Print averages, then every task."""
+    found = standings(rows, benchmark)
+    print_averages(found, benchmark, console)
+    if found:
+        lines = layout.table(task_columns(found, benchmark), layout.width_of(console))
+        layout.write(console, [Text(), *lines])
+
+
+def print_averages(found: Sequence[Standing], benchmark: Benchmark, console: Console) -> None:
+    """Print the averages of each experiment, then the published ones, and under which protocol."""
+    if not found:
+        hint = f"pear run experiment={benchmark.name} dataset.root=DIR"
+        layout.write(console, [Text(f"no evaluation of a task of {benchmark.name} yet; run: {hint}")])
+        return
+    width = layout.width_of(console)
+    lines = layout.table(average_columns(found, benchmark), width)
+    for note in _incomplete(found):
+        lines += layout.paragraph(f"note: {note}", width, layout.NOTE)
+    lines += layout.paragraph(f"protocol: {_protocol(found)}", width, "dim")
+    lines += layout.paragraph(benchmark.caveat, width, "dim")
+    layout.write(console, [*lines, *table.notes([row for s in found for row in s.rows], width)])
+
+
+def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column]:
+    """One line an experiment, numbered, then one for each published average."""
+    groups = [standing.group for standing in found]
+    papers = benchmark.published
+    blank = [""] * len(papers)
+
+    def column(title: str, own: Sequence[str], theirs: Sequence[str], right: bool, rank: int = 0) -> Column:
+        return Column(title, [*own, *theirs], right, rank, "" if right else "cut")
+
+    def stated(place: int) -> list[str]:
+        return [f"{paper.groups[place]:.1f}" if paper.groups else "" for paper in papers]
+
+    varying = table.varying(groups, _telling(found))
+    return [
+        column("#", [str(number) for number in range(1, len(found) + 1)], blank, True),
+        column(
+            "method",
+            [str(group.first.value("method")) for group in groups],
+            [paper.method for paper in papers],
+            False,
+        ),
+        column(
+            "model",
+            [table.marked(group, group.first.lineage.label) for group in groups],
+            ["published" for _ in papers],
+            False,
+        ),
+        *(column(c.title, c.cells, blank, c.right) for c in varying),
+        column(
+            "trained",
+            [spelling.count(group.mean("trainable_params_without_head")) for group in groups],
+            ["" if p.trained is None else spelling.count(round(1e6 * p.trained)) for p in papers],
+            True,
+            2,
+        ),
+        *(
+            column(name, [_group(standing, name) for standing in found], stated(place), True, 1)
+            for place, name in enumerate(benchmark.groups)
+        ),
+        column(
+            "mean of groups",
+            [spelling.percent(standing.of_groups()) for standing in found],
+            [f"{paper.average:.1f}" for paper in papers],
+            True,
+        ),
+        column("mean of tasks", [spelling.percent(standing.of_tasks()) for standing in found], blank, True),
+        column("tasks", [f"{len(s.tasks)}/{len(benchmark.tasks)}" for s in found], blank, True),
+        column("source", ["" for _ in found], [paper.source for paper in papers], False, 3),
+    ]
+
+
+def task_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column]:
+    """One line a task, one column an experiment, by the numbers of the other table."""
+    named = [(group, task) for group, tasks in benchmark.groups.items() for task in tasks]
+    return [
+        Column("task", [task for _, task in named]),
+        Column("group", [group for group, _ in named], rank=1),
+        *(
+            Column(
+                f"accuracy % of {number}",
+                [spelling.percent(standing.of_task(task)) or "–" for _, task in named],
+                right=True,
+            )
+            for number, standing in enumerate(found, start=1)
+        ),
+    ]
+
+
+def _telling(found: Sequence[Standing]) -> list[str]:
+    """Settings that tell standings apart: of the protocol, and those of one method and label that differ."""
+    seen: dict[tuple[str, str], dict[str, str]] = {}
+    keys = list(SETTINGS)
+    for first in (standing.rows[0] for standing in found):
+        own = {key: spelling.value(value) for key, value in first.lineage.settings.items()}
+        other = seen.setdefault((str(first.value("method")), first.lineage.label), own)
+        keys += [key for key in own if own[key] != other.get(key) and key not in (*APART, *keys)]
+    return keys
+
+
+def _group(standing: Standing, name: str) -> str:
+    tasks = standing.benchmark.groups[name]
+    there = sum(task in standing.tasks for task in tasks)
+    part = f" ({there}/{len(tasks)})" if 0 < there < len(tasks) else ""
+    return spelling.percent(standing.of_group(name)) + part
+
+
+def _incomplete(found: Sequence[Standing]) -> Iterator[str]:
+    lost: dict[tuple[str, ...], list[str]] = {}
+    for number, standing in enumerate(found, start=1):
+        if standing.missing:
+            lost.setdefault(standing.missing, []).append(str(number))
+        if standing.left_out:
+            seeds = ", ".join(map(str, standing.left_out))
+            yield f"{number} leaves out seeds that lack a task that another seed has: {seeds}"
+    whole = len(found[0].benchmark.tasks)
+    for missing, numbers in lost.items():
+        there = f"{whole - len(missing)} of {whole} tasks, which its averages are of"
+        yield f"{', '.join(numbers)}: {there}; missing: {', '.join(missing)}"
+
+
+def _protocol(found: Sequence[Standing]) -> str:
+    """What all evaluations have in common of it; where they differ there is a column."""
+    rows = [row for standing in found for row in standing.rows]
+    known = {key: {spelling.value(row.value(key)) for row in rows} for key in SETTINGS}
+    shared = {key: values for key, values in known.items() if len(values) == 1}
+    same = [f"{key} {value}" for key, (value,) in shared.items() if value != "null"]
+    weights = {short(str(row.lineage.provenance.get("weights", ""))) for row in rows}
+    return ", ".join([*same, f"frozen weights {' and '.join(sorted(weights))}"])

@@ -1,0 +1,71 @@
+"""The tables of sweeps: those of a store, and the jobs of one that failed."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from pear_cli.report import spelling
+from pear_cli.report.terminal import layout
+from pear_cli.report.terminal.layout import Column
+from pear_cli.store.sweeps import Progress, Sweep
+
+Known = Sequence[tuple[Sweep, Progress]]
+
+
+def print_sweeps(known: Known, console: Console) -> None:
+    """Print a line a sweep."""
+    progress = [each for _, each in known]
+    width = layout.width_of(console)
+    columns = [
+        Column("id", [sweep.id for sweep, _ in known]),
+        Column("started", [_local(sweep.started) for sweep, _ in known], rank=2),
+        Column("state", [each.state for each in progress]),
+        Column("jobs", [_number(sweep.size) for sweep, _ in known], True),
+        Column("done", [str(each.done) for each in progress], True),
+        Column("failed", [str(each.failed) for each in progress], True),
+        Column("running", [str(each.running) for each in progress], True, 1),
+        Column("missing", [_number(each.missing) for each in progress], True),
+        Column("command", [spelling.printable(sweep.line) for sweep, _ in known], words="cut"),
+    ]
+    layout.write(console, layout.table(columns, width))
+
+
+def json_lines(known: Known) -> list[str]:
+    """A line of JSON a sweep."""
+    return [json.dumps({"id": s.id, **asdict(s), "state": p.state, **asdict(p)}) for s, p in known]
+
+
+def print_failures(records: Iterable[dict[str, Any]], common: set[str], console: Console) -> None:
+    """Print the jobs that failed or were not run, and why.
+
+    Args:
+        records: theirs.
+        common: overrides that all jobs of the sweep have; they are left out.
+        console: where to.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for record in records:
+        own = " ".join(word for word in record["overrides"] if word not in common)
+        job = "" if record["job"] is None else str(record["job"])
+        for line in record["error"]["message"].splitlines() or [""]:
+            rows.append((job, own, line))
+            job = own = ""
+    cells = [[spelling.printable(row[i]) for row in rows] for i in range(3)]
+    columns = [
+        Column("job", cells[0], True),
+        Column("overrides", cells[1], words="wrap"),
+        Column("error", cells[2], words="wrap"),
+    ]
+    layout.write(console, layout.table(columns, layout.width_of(console)))
+
+
+def _local(started: str) -> str:
+    return datetime.fromisoformat(started).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _number(n: int | None) -> str:
+    return "?" if n is None else str(n)

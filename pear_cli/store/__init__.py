@@ -1,0 +1,1 @@
+"""The stage store: artifacts named by all that made them."""

@@ -1,0 +1,158 @@
+"""Content hashes of files, remembered; and where what can be computed again is kept meanwhile.
+
+Everything lies below `$PEAR_CACHE`, or `~/.cache/pear`. A cache that is broken, foreign or cannot be
+written is as good as none: nothing here raises for it. Files appear whole, by one rename, so processes
+that write at the same time cost each other at most a repeated computation.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pear_cli.errors import DataError
+from pear_cli.system import threads as parallel
+
+SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one clock tick
+Known = dict[str, Any]
+
+
+def folder() -> Path:
+    """Where the cache lies."""
+    named = os.environ.get("PEAR_CACHE")
+    return Path(named or os.path.expanduser("~/.cache/pear"))
+
+
+def free() -> int:
+    """Bytes that are free where the cache lies."""
+    place = folder().absolute()
+    there = next(path for path in (place, *place.parents) if path.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def content_hashes(
+    root: Path, names: Iterable[str], step: Callable[[], None] = lambda: None
+) -> list[tuple[int, str]]:
+    """Size in bytes and SHA-256, in hex, of the files `names` below `root`, in their order.
+
+    A hash is remembered by path, size, modification time in nanoseconds and inode, also where the reading
+    is interrupted.
+
+    Args:
+        step: called after each file.
+
+    Raises:
+        DataError: naming the file that is missing or cannot be read.
+    """
+    kept = place("hashes", os.path.abspath(root), "json")
+    remembered = _known(kept)
+    learned: Known = {}
+    hashes: list[tuple[int, str]] = []
+    unread: list[tuple[int, str]] = []
+    missing: list[DataError] = []
+    for name in names:
+        try:
+            state = _identity(root / name)
+        except DataError as error:
+            missing.append(error)
+            continue
+        entry = remembered.get(name)
+        if isinstance(entry, list) and entry[:-1] == state:
+            hashes.append((state[0], str(entry[-1])))
+            step()
+        else:
+            unread.append((len(hashes), name))
+            hashes.append((0, ""))
+
+    if missing:
+        more = f"\nand {len(missing) - 1} more; pear data verify names them all" if missing[1:] else ""
+        raise DataError(f"{missing[0]}{more}")
+
+    def read(number: int, name: str) -> tuple[int, int, str]:
+        state = _identity(root / name)
+        try:
+            content = sha256(root / name)
+        except OSError as error:
+            raise DataError(f"file {root / name} cannot be read: {error.strerror}") from None
+        if time.time_ns() - state[1] > SETTLED_NS:
+            learned[name] = [*state, content]
+        return number, state[0], content
+
+    try:
+        for number, size, content in parallel.each(lambda item: read(*item), unread):
+            hashes[number] = (size, content)
+            step()
+    finally:
+        if learned:
+            write(kept, json.dumps({**_known(kept), **learned}).encode())
+    return hashes
+
+
+def _identity(path: Path) -> list[int]:
+    """Size, modification time and inode: what tells whether a file is the one that was read."""
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        raise DataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise DataError(f"file {path} cannot be read: {error.strerror}") from None
+    return [state.st_size, state.st_mtime_ns, state.st_ino]
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of one file, in hex; see `content_hashes`."""
+    ((_, content),) = content_hashes(path.parent, [path.name])
+    return content
+
+
+def place(kind: str, key: str, suffix: str) -> Path:
+    """The file of the cache that belongs to a key."""
+    return folder() / kind / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.{suffix}"
+
+
+def recall(key: str) -> Known:
+    """The facts that were remembered under a key; none where there are none."""
+    return _known(place("facts", key, "json"))
+
+
+def remember(key: str, facts: Mapping[str, object]) -> None:
+    """Keep facts, which JSON can hold, under a key that names all that they are about."""
+    write(place("facts", key, "json"), json.dumps(facts).encode())
+
+
+def _known(place: Path) -> Known:
+    try:
+        stored = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def write(place: Path, content: bytes) -> None:
+    """Write a file of the cache whole, or not at all."""
+    temporary = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".tmp-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, place)
+    except OSError:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "no regular file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

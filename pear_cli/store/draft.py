@@ -1,0 +1,203 @@
+"""Writing an artifact: a temporary folder first, its manifest last, then one rename."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.store import tensorfile
+from pear_cli.store.artifact import FILE, MANIFEST, SEAL, Artifact, seal, with_suffix
+from pear_cli.store.canonical import SCHEMA, plain
+from pear_cli.system.environment import environment as environment_of_this_process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUARANTINE = ".quarantine"
+"""Folder at the store's root for damaged artifacts that stood in the way."""
+
+UNLOCKED = "-free"
+"""Ends the name of a draft made without the key's lock, so that its age decides when it is stale."""
+
+
+class Draft:
+    """An artifact in the making: `publish` turns its folder, `path`, into the artifact by one rename."""
+
+    def __init__(self, path: Path, stage: str, key: str) -> None:
+        self.path = path
+        self.stage = stage
+        self.key = key
+
+    def save_tensors(
+        self, name: str, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write tensors as safetensors; the same tensors and metadata always give the same bytes.
+
+        Args:
+            name: file name; `.safetensors` is added where it is missing.
+            tensors: on any device, of any dtype; two that share memory are an error: store one.
+            metadata: text for the file's header.
+        """
+        from safetensors.torch import save
+
+        content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        if metadata:
+            content = tensorfile.join(*tensorfile.split(content), metadata)
+        self._write(with_suffix(name, ".safetensors"), content)
+
+    def save_json(self, name: str, value: object, indent: int | None = 1) -> None:
+        """Write a value as JSON; dataclasses, enums and tuples are allowed, nan and infinities are not."""
+        self._write(with_suffix(name, ".json"), _as_json(value, name, indent))
+
+    def publish(
+        self,
+        *,
+        inputs: Mapping[str, str],
+        config: object,
+        metrics: Mapping[str, object],
+        accounting: Mapping[str, object],
+        seconds: float,
+        environment: Mapping[str, object] | None = None,
+    ) -> Artifact:
+        """Seal the files with a manifest and move the draft into its place.
+
+        Where a sound artifact stands there by now, that one is returned and the draft is dropped; a damaged
+        one is moved to `.quarantine`. The workspace of the key is removed.
+
+        Args:
+            inputs: name -> key of each artifact that was read.
+            config: the stage's own configuration, as in its key.
+            metrics: name -> finite number, or None where there is none.
+            accounting: parameters, bytes, MACs, memory and speed by name.
+            seconds: time that the stage took.
+            environment: what `environment(device=…, threads=…)` says; without device and threads if None.
+
+        Raises:
+            StoreError: the folder cannot be written, or a value has no JSON form; then nothing is published.
+        """
+        with writing(self.path):
+            manifest = {
+                "schema": SCHEMA,
+                "stage": self.stage,
+                "key": self.key,
+                "inputs": inputs,
+                "config": config,
+                "metrics": metrics,
+                "accounting": accounting,
+                "files": {file.name: _describe(file) for file in sorted(self.path.iterdir())},
+                "environment": environment_of_this_process() if environment is None else environment,
+                "seconds": float(seconds),
+                "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            }
+            content = _as_json(manifest, "manifest")
+            for name, text in ((SEAL, seal(content)), (MANIFEST, content)):
+                self._write(name, text)
+                _sync(self.path / name)
+            _sync(self.path)
+            artifact = self._move_into_place()
+            _sync(artifact.path.parent)
+            discard(self.path.with_name(f".work-{self.key}"))
+        return artifact
+
+    def _move_into_place(self) -> Artifact:
+        target = self.path.with_name(self.key)
+        while True:
+            try:
+                os.rename(self.path, target)
+                return Artifact.at(target, (self.stage, self.key))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            try:
+                existing = Artifact.at(target, (self.stage, self.key))
+                existing.verify()
+                return existing
+            except (CorruptArtifact, MissingArtifact):
+                quarantine(target)
+
+    def _write(self, name: str, content: bytes) -> None:
+        with writing(self.path):
+            (self.path / name).write_bytes(content)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure of the disk into a StoreError that names the folder and what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot write in {folder} ({error.strerror or error})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"{what}; free some space (pear gc) or move runtime.store") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StoreError(f"{what}; set runtime.store to a folder that you may write to") from error
+        raise StoreError(f"{what}; check the disk, or set runtime.store to another folder") from error
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link in a store where pear writes or deletes: it may lead out of it.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if path.is_symlink():
+        raise StoreError(f"{path} is a link, and pear follows none in a store to write or delete; remove it")
+
+
+def draft_path(folder: Path, key: str, *, locked: bool) -> Path:
+    """Return a fresh name for a draft of a key in its stage's folder."""
+    return folder / f".tmp-{key}-{os.getpid()}-{secrets.token_hex(4)}{'' if locked else UNLOCKED}"
+
+
+def quarantine(path: Path) -> Path | None:
+    """Move a damaged artifact out of its place; return where to, None if somebody else was faster."""
+    place = path.parent.parent / QUARANTINE
+    refuse_link(place)
+    place.mkdir(exist_ok=True)
+    aside = place / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def discard(path: Path) -> None:
+    """Delete a folder, a file or a link as far as that is possible; what stays is gc's."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _describe(file: Path) -> dict[str, object]:
+    if not FILE.fullmatch(file.name) or file.is_symlink() or not file.is_file():
+        raise StoreError(f"{file} cannot be part of an artifact: only plain files with plain names can")
+    _sync(file)
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": file.stat().st_size}
+
+
+def _as_json(value: object, where: str, indent: int | None = 1) -> bytes:
+    try:
+        return (json.dumps(plain(value, where), indent=indent, allow_nan=False) + "\n").encode()
+    except ConfigError as error:
+        raise StoreError(f"not stored: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Files, processes, streams, progress and seeds."""

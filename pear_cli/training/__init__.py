@@ -1,0 +1,1 @@
+"""Epochs, batches, devices and trackers."""
