@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# No attribute tells what follows about timm's modules, so tests/test_backbones.py measures each. Other
-# attentions offer `attn.qkv` whole (MaxViT and TinyViT interleave their heads, one of GCViT's has no q), and
-# other blocks no `mlp` (DaViT's output is channels first, MViT's a tuple).
+# No attribute tells what follows about timm's modules, so tests/backbone/test_architectures.py measures each.
+# Other attentions offer `attn.qkv` whole (MaxViT and TinyViT interleave their heads, one of GCViT's lacks q),
+# and other blocks no `mlp` (DaViT's output is channels first, MViT's a tuple).
 HEAD_BY_HEAD = frozenset(
     {
         "timm.layers.attention.Attention",

@@ -88,7 +88,10 @@ class Faker:
             return {"train": train, "eval": evaluated}
         score = self.publish(
             "score",
-            {"score": {"_target_": "pear_cli.config.settings.Score", "criterion": "taylor"}, "precision": "float32"},
+            {
+                "score": {"_target_": "pear_cli.config.settings.Score", "criterion": "taylor"},
+                "precision": "float32",
+            },
             {"train": train},
             files={"importance": importance()},
         )

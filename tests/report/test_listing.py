@@ -301,9 +301,7 @@ def test_each_manifest_is_read_once_however_many_there_are(fake, monkeypatch):
 
 
 def test_listing_needs_no_torch():
-    program = (
-        "import sys, pear_cli, pear_cli.report.terminal.table, pear_cli.report.terminal.show; print('torch' in sys.modules)"
-    )
+    program = "import sys; from pear_cli.report.terminal import show, table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -110,7 +110,8 @@ def test_a_report_of_2000_artifacts_takes_seconds_and_no_torch(fake):
         clone(fake, experiment, number)
     program = (
         "import sys, time; from pathlib import Path; from pear_cli.store.store import Store;"
-        "from pear_cli.report.analysis.comparison import compare; from pear_cli.report.analysis.listing import rows;"
+        "from pear_cli.report.analysis.comparison import compare;"
+        "from pear_cli.report.analysis.listing import rows;"
         "from pear_cli.report.page.page import page;"
         f"text = page(compare(rows(Store(Path({str(fake.store.root)!r})))));"
         "print('torch' in sys.modules, len(text), time.process_time())"

@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Every method on the bundled tasks at the same number of trained parameters; prints a Markdown table on stdout.
-# Usage: bash scripts/methods_table.sh [--quick]     Goes on where it was stopped; see scripts/methods_table.py.
-set -euo pipefail
-arguments=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-exec .venv/bin/python scripts/methods_table.py "${arguments[@]}"

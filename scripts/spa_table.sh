@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Structured pruning with adapters and with fine-tuning, at 30, 50, 70 and 90%; prints a Markdown table on stdout.
-# Usage: bash scripts/spa_table.sh [--tasks digits]     Goes on where it was stopped; see scripts/spa_table.py.
-set -euo pipefail
-arguments=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-exec .venv/bin/python scripts/spa_table.py "${arguments[@]}"
