@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from pear_cli.data.dataset import Labels, Pixels
+from pear_cli.data.images import Labels, Pixels
 from pear_cli.store.cache import place, write
 
 

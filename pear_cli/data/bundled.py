@@ -7,7 +7,9 @@ from importlib import resources
 
 import numpy as np
 
-from pear_cli.data.dataset import Dataset, Drawn, digest, divide, draw
+from pear_cli.data.dataset import Dataset
+from pear_cli.data.images import Drawn
+from pear_cli.data.splits import digest, divide, draw
 from pear_cli.errors import ConfigError, DataError, near
 
 TRAIN_IMAGES = 1000

@@ -1,31 +1,16 @@
 """What every dataset gives: labelled images as arrays, and the hash of what they are."""
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pear_cli.config.choices import Augment, Caching, Interpolation, Metric, Resize
 from pear_cli.data.condition import Holding, Problem
+from pear_cli.data.images import Records
+from pear_cli.data.transforms import CROP_PCT, Preparation
 from pear_cli.errors import ConfigError, near
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from pear_cli.data.transforms import Preparation
-
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-Indices = NDArray[np.int64]
-
-SPLITS = ("train800", "val200", "train800val200", "test")
-TRAIN_SHARE = 0.8  # train800 of train800val200
 
 
 class Normalization(Enum):
@@ -44,83 +29,6 @@ class Normalization(Enum):
             Normalization.half: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
             Normalization.none: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         }.get(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images of one size with their labels, all in memory.
-
-    Args:
-        pixels: N, H, W, 3, uint8, C-contiguous.
-        labels: N, int64, each an index into `classes`.
-        classes: names of the classes, in the order of the classifier's outputs.
-    """
-
-    pixels: Pixels
-    labels: Labels
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        assert self.pixels.dtype == np.uint8
-        assert self.pixels.flags.c_contiguous
-        assert self.pixels.shape[1:] == (*self.pixels.shape[1:3], 3), self.pixels.shape
-        assert self.labels.dtype == np.int64
-        assert self.labels.shape == self.pixels.shape[:1]
-        assert not len(self.labels) or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, indices: Iterable[Indices]) -> Iterator[Pixels]:
-        """The images of each of these batches of indices, in order."""
-        return (self.pixels[index] for index in indices)
-
-
-class Records(ABC):
-    """The images of a split as they lie, in a fixed order, each decoded when it is asked for.
-
-    It can be sent to another process, and its images can be asked for in any order and by many threads.
-
-    Args:
-        labels: N, int64.
-    """
-
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """How messages call an image: its path, or its number in the source."""
-
-    @abstractmethod
-    def image(self, index: int) -> "Image.Image":
-        """Decode an image: upright RGB at its own size.
-
-        Raises:
-            DataError: naming the image, when it is missing or cannot be decoded.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn(Records):
-    """Images that are in memory already.
-
-    Args:
-        pixels: N, H, W or N, H, W, 3, uint8.
-    """
-
-    pixels: Pixels
-    labels: Labels
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-    def image(self, index: int) -> "Image.Image":
-        from PIL import Image
-
-        return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -179,7 +87,7 @@ class Dataset(ABC):
                 f"dataset.crop_pct = {self.crop_pct} is out of range: 0 < crop_pct <= 1, or null"
             )
 
-    def preparation(self, size: int, stated: Mapping[str, Any] | None = None) -> "Preparation":
+    def preparation(self, size: int, stated: Mapping[str, Any] | None = None) -> Preparation:
         """How images become `size` × `size`.
 
         Args:
@@ -189,8 +97,6 @@ class Dataset(ABC):
         Raises:
             ConfigError: the backbone states an interpolation that is not offered.
         """
-        from pear_cli.data.transforms import CROP_PCT, Preparation
-
         known = stated or {}
         interpolation = self.interpolation.value
         if self.interpolation is Interpolation.backbone:
@@ -204,21 +110,6 @@ class Dataset(ABC):
         if self.resize is Resize.crop:
             crop_pct = float(self.crop_pct or known.get("crop_pct") or CROP_PCT)
         return Preparation(size, self.resize, crop_pct, Interpolation(interpolation))
-
-    def load(self, split: str, size: int) -> Images:
-        """Decode a split into memory, its images `size` × `size`; always the same bytes.
-
-        Args:
-            split: one of `SPLITS`.
-            size: side in pixels, at least 1.
-
-        Raises:
-            DataError: files that are missing, unreadable or altered; the message names them.
-        """
-        from pear_cli.data.loading import held
-
-        assert split in SPLITS, split
-        return held(self.records(split), self.preparation(size), self.classes())
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
@@ -251,47 +142,6 @@ class Dataset(ABC):
     def holding(self) -> Holding:
         """Where the files are kept, known without reading them."""
         return Holding(None, "comes with pear")
-
-
-def divide(labels: Labels, split: str, seed: int) -> NDArray[np.int64]:
-    """Indices of the training images that a training split takes, ascending.
-
-    Args:
-        labels: N, of all training images.
-        split: train800, val200 or train800val200.
-        seed: of the division, at least 0.
-    """
-    if split == "train800val200":
-        return np.arange(len(labels), dtype=np.int64)
-    train, val = draw(labels, round(TRAIN_SHARE * len(labels)), seed)
-    return {"train800": train, "val200": val}[split]
-
-
-def draw(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `count` images, each class in its proportion as far as whole images allow.
-
-    A class gives the whole part of its share; the images still missing come from the classes with the
-    largest fractions, the lower label first. The random keys are raw PCG64 output, which numpy keeps
-    unchanged over versions and platforms.
-
-    Returns:
-        Indices of the drawn images and of the others, both ascending.
-    """
-    assert 0 <= count <= len(labels), (count, len(labels))
-    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-    names, sizes = np.unique(labels, return_counts=True)
-    quota, fraction = np.divmod(sizes * count, max(len(labels), 1))
-    quota[np.argsort(-fraction, kind="stable")[: count - quota.sum()]] += 1
-    drawn = np.zeros(len(labels), dtype=bool)
-    for name, wanted in zip(names, quota, strict=True):
-        members = np.flatnonzero(labels == name)
-        drawn[members[np.argsort(keys[members], kind="stable")[:wanted]]] = True
-    return np.flatnonzero(drawn), np.flatnonzero(~drawn)
-
-
-def digest(**facts: object) -> str:
-    """SHA-256, in hex, of named facts made of strings, numbers and sequences of them."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _one_of(key: str, value: str, options: tuple[str, ...]) -> None:

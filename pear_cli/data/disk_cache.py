@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import __version__, features
 
-from pear_cli.data.dataset import Indices, Labels, Pixels, Records, digest
+from pear_cli.data.decoding import decode, prepared
+from pear_cli.data.images import Indices, Labels, Pixels, Records
+from pear_cli.data.splits import digest
 from pear_cli.data.transforms import Preparation
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 from pear_cli.system import progress
 
 FORMAT = 1
@@ -38,7 +41,7 @@ def open_or_build(fingerprint: str, records: Records, preparation: Preparation) 
         OSError: the file is not there and cannot be written.
         DataError: an image that cannot be decoded; nothing is kept then.
     """
-    place = hashes.folder() / "pixels" / name(fingerprint, preparation)
+    place = cache.folder() / "pixels" / name(fingerprint, preparation)
     with suppress(OSError, ValueError):
         return Stored(place, records, preparation)
     _build(place, records, preparation)
@@ -50,8 +53,6 @@ def open_or_build(fingerprint: str, records: Records, preparation: Preparation) 
 
 def name(fingerprint: str, preparation: Preparation) -> str:
     """Of the file: all that decides its content, the versions of the decoders too."""
-    from PIL import __version__, features
-
     decoders = [features.version(part) for part in ("jpg", "libjpeg_turbo", "zlib", "webp")]
     made_of = digest(
         format=FORMAT,
@@ -94,8 +95,6 @@ class Stored:
 
     def _check(self, index: int) -> None:
         if _sum(self.pixels[index]) != self.sums[index]:
-            from pear_cli.data.loading import prepared
-
             with suppress(OSError):
                 self.place.unlink()
                 progress.say(f"{self.place} is damaged; the next run makes it again")
@@ -127,8 +126,6 @@ def _seal(sums: Sums, shape: tuple[int, ...]) -> bytes:
 
 def _build(place: Path, records: Records, preparation: Preparation) -> None:
     """Decode a split into a file that appears whole, by one rename; others may build it at the same time."""
-    from pear_cli.data.loading import decode
-
     shape = (len(records), preparation.size, preparation.size, 3)
     row = 3 * preparation.size**2
     sums = np.zeros(len(records), dtype=np.uint32)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from filelock import FileLock
 
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 from pear_cli.system import progress
 
 ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
@@ -28,7 +28,7 @@ def fetch(root: Path, download: Callable[[Path], None], is_there: Callable[[], b
         download: puts all of it into the folder that it is given.
         is_there: whether nothing is left to do.
     """
-    locks = hashes.folder() / "locks"
+    locks = cache.folder() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]
     with FileLock(locks / f"{name}.lock"):

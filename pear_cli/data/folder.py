@@ -10,10 +10,12 @@ from PIL import Image
 
 from pear_cli.data import places
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.dataset import Dataset, Records, digest, divide
+from pear_cli.data.dataset import Dataset
+from pear_cli.data.images import Records
+from pear_cli.data.splits import digest, divide
 from pear_cli.data.transforms import SUFFIXES, read
 from pear_cli.errors import DataError, near
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 from pear_cli.system import progress
 
 Listing = list[tuple[str, int]]  # path below the root with "/", label
@@ -29,7 +31,7 @@ class FileDataset(Dataset):
     def fingerprint(self, split: str) -> str:
         listing = self.listing(split)
         with progress.ticker(f"reading {self.name}", len(listing), late=True) as ticker:
-            contents = hashes.content_hashes(self.folder(), [name for name, _ in listing], ticker.step)
+            contents = cache.content_hashes(self.folder(), [name for name, _ in listing], ticker.step)
         return digest(
             family="files",
             classes=self.classes(),

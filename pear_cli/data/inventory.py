@@ -6,8 +6,9 @@ from typing import Any
 
 from pear_cli.config.node import to_node
 from pear_cli.data import places
-from pear_cli.data.dataset import SPLITS, Dataset
-from pear_cli.store import cache as hashes
+from pear_cli.data.dataset import Dataset
+from pear_cli.data.splits import SPLITS
+from pear_cli.store import cache
 from pear_cli.store.canonical import canonical
 
 
@@ -36,7 +37,7 @@ def survey(dataset: Dataset) -> Survey:
     held = dataset.holding().places
     if held:
         signed = {"signature": places.signature(held), **dataclasses.asdict(found)}
-        hashes.remember(_key(dataset), signed)
+        cache.remember(_key(dataset), signed)
     return found
 
 
@@ -45,7 +46,7 @@ def known(dataset: Dataset) -> Survey | None:
     held = dataset.holding().places
     if held is None:
         return survey(dataset)
-    facts: dict[str, Any] = hashes.recall(_key(dataset))
+    facts: dict[str, Any] = cache.recall(_key(dataset))
     if not facts or places.signature(held) != facts.pop("signature", ""):
         return None
     return Survey(**facts)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pear_cli.data.dataset import Dataset, Labels, Records, divide, draw
+from pear_cli.data.dataset import Dataset
+from pear_cli.data.images import Labels, Records
+from pear_cli.data.splits import divide, draw
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 
 Known = tuple[int, int]  # device and inode of a folder
 
@@ -14,7 +14,7 @@ Known = tuple[int, int]  # device and inode of a folder
 def home() -> Path:
     """The folder of all datasets that name none: `$PEAR_DATA`, or `data` in pear's cache."""
     named = os.environ.get("PEAR_DATA")
-    return Path(os.path.abspath(os.path.expanduser(named))) if named else hashes.folder() / "data"
+    return Path(os.path.abspath(os.path.expanduser(named))) if named else cache.folder() / "data"
 
 
 def files(folder: Path, *around: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from pear_cli.data import places
-from pear_cli.data.dataset import Labels, Records, digest
+from pear_cli.data.images import Labels, Records
 from pear_cli.data.parts import Parted
+from pear_cli.data.splits import digest
 from pear_cli.data.transforms import to_rgb
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
-from pear_cli.system import progress
-from pear_cli.system import threads as parallel
+from pear_cli.store import cache
+from pear_cli.system import progress, threads
 
 
 class Rows(Records):
@@ -102,13 +102,13 @@ class RowDataset(Parted):
 
     def known_files(self) -> tuple[Path, ...]:
         """The files that held the rows when they were last read; none where that is not remembered."""
-        return tuple(Path(name) for name in hashes.recall(self._key()).get("files", ()))
+        return tuple(Path(name) for name in cache.recall(self._key()).get("files", ()))
 
     def _key(self) -> str:
         return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
 
     def _facts(self) -> dict[str, Any]:
-        known, files = hashes.recall(self._key()), list(self.known_files())
+        known, files = cache.recall(self._key()), list(self.known_files())
         if files and places.signature(files) == known["signature"]:
             return known
         parts = [self.part(name) for name in self.part_names]
@@ -120,9 +120,7 @@ class RowDataset(Parted):
         with progress.ticker(f"reading {self.name}", sum(map(len, parts)), late=True) as ticker:
             for part in parts:
                 whole = hashlib.sha256()
-                for label, row in zip(
-                    part.labels, parallel.each(part.content, range(len(part))), strict=True
-                ):
+                for label, row in zip(part.labels, threads.each(part.content, range(len(part))), strict=True):
                     whole.update(f"{label} {row}\n".encode())
                     ticker.step()
                 content.append(whole.hexdigest())
@@ -133,5 +131,5 @@ class RowDataset(Parted):
             "content": content,
         }
         if files:
-            hashes.remember(self._key(), facts)
+            cache.remember(self._key(), facts)
         return facts

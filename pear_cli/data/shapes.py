@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw
 
 from pear_cli.data import array_cache as cache
 from pear_cli.data.condition import Holding
-from pear_cli.data.dataset import Dataset, Drawn, Labels, Pixels, digest, divide
+from pear_cli.data.dataset import Dataset
+from pear_cli.data.images import Drawn, Labels, Pixels
+from pear_cli.data.splits import digest, divide
 from pear_cli.errors import ConfigError, near
 
 VERSION = 1  # raise it with any change to the pictures

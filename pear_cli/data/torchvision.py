@@ -22,14 +22,15 @@ from PIL import Image
 from pear_cli.data import places
 from pear_cli.data.checksums import altered, stated
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.dataset import Labels, Records, digest
 from pear_cli.data.fetch import ARCHIVES, fetch
 from pear_cli.data.folder import Files
+from pear_cli.data.images import Labels, Records
 from pear_cli.data.parts import Parted
 from pear_cli.data.published import PUBLISHED, Published
+from pear_cli.data.splits import digest
 from pear_cli.data.transforms import to_rgb
 from pear_cli.errors import AlteredFile, ConfigError, DataError, near
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 from pear_cli.system import progress
 
 BROKEN = (
@@ -82,7 +83,7 @@ class Torchvision(Parted):
         self._facts()
         names = self._files()
         with progress.ticker(f"reading {self.name}", len(names), late=True) as ticker:
-            contents = hashes.content_hashes(self.folder(), names, ticker.step)
+            contents = cache.content_hashes(self.folder(), names, ticker.step)
         return digest(
             family="torchvision",
             dataset=self.dataset,
@@ -142,7 +143,7 @@ class Torchvision(Parted):
     def _facts(self) -> dict[str, Any]:
         """The classes, once torchvision has found all parts; remembered until a file changes."""
         key = f"torchvision {self.dataset} {self.folder()} {' '.join(self.part_names)}"
-        known, signature = hashes.recall(key), places.signature(self._places)
+        known, signature = cache.recall(key), places.signature(self._places)
         if signature and known.get("signature") == signature:
             return known
         sources = [self._source(name) for name in self.part_names]
@@ -154,7 +155,7 @@ class Torchvision(Parted):
             "signature": places.signature(self._places),
             "classes": [str(name) for name in names or range(largest + 1)],
         }
-        hashes.remember(key, facts)
+        cache.remember(key, facts)
         return facts
 
     def _source(self, part: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pear_cli.config.choices import Interpolation, Resize
-from pear_cli.data.dataset import Pixels
+from pear_cli.data.images import Pixels
 from pear_cli.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})

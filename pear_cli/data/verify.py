@@ -9,11 +9,12 @@ import numpy as np
 
 from pear_cli.data import transforms as pictures
 from pear_cli.data.condition import Problem
-from pear_cli.data.dataset import Dataset, Records
+from pear_cli.data.dataset import Dataset
 from pear_cli.data.folder import Files
+from pear_cli.data.images import Records
 from pear_cli.data.parts import Parted
 from pear_cli.errors import AlteredFile, DataError
-from pear_cli.system import threads as parallel
+from pear_cli.system import threads
 
 NAMED = 20  # things that are wrong, in one error
 
@@ -103,7 +104,7 @@ class Findings:
         seen: Seen = {}
         for split, records, rows in self.parts:
             own: Seen = {}
-            for row, found in zip(rows, parallel.each(_decoder(split, records), rows), strict=True):
+            for row, found in zip(rows, threads.each(_decoder(split, records), rows), strict=True):
                 step()
                 name = records.name(row)
                 if isinstance(found, Problem):

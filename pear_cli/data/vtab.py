@@ -9,8 +9,8 @@ import numpy as np
 
 from pear_cli.data import places
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.dataset import divide
 from pear_cli.data.folder import FileDataset, Listing, existing, folders
+from pear_cli.data.splits import divide
 from pear_cli.errors import ConfigError, DataError, near
 
 # Classes of the 19 tasks of VTAB-1k, by the folder names of the usual archive.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from pear_cli.data import transforms as pictures
-from pear_cli.data.dataset import Images, Pixels
+from pear_cli.data.images import Images, Pixels
 from pear_cli.data.transforms import Preparation
 from pear_cli.errors import ConfigError, DataError
 from pear_cli.store.store import Store

@@ -13,14 +13,16 @@ THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 64  # results that wait to be taken; a million items are never all in memory
 
 
-def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def each(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS, ahead: int = AHEAD
+) -> Iterator[Result]:
     """The results of `work` in the order of the items; an error or interruption drops what has not begun."""
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > AHEAD:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

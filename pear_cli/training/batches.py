@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.data import loading
-from pear_cli.data.dataset import Images, Normalization
+from pear_cli.data.dataset import Normalization
+from pear_cli.data.images import Images
 from pear_cli.data.loading import Split
 
 

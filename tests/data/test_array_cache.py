@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 
 
 @pytest.fixture(autouse=True)
@@ -29,50 +29,50 @@ EXPECTED = [(1, hashlib.sha256(name).hexdigest()) for name in (b"a", b"b")]
 
 
 def test_a_file_that_did_not_change_is_not_read_again(files, monkeypatch):
-    assert hashes.content_hashes(files, ["a", "b"]) == EXPECTED
-    monkeypatch.setattr(hashes, "sha256", lambda path: "read again")
-    assert hashes.content_hashes(files, ["b", "a"]) == EXPECTED[::-1]
+    assert cache.content_hashes(files, ["a", "b"]) == EXPECTED
+    monkeypatch.setattr(cache, "sha256", lambda path: "read again")
+    assert cache.content_hashes(files, ["b", "a"]) == EXPECTED[::-1]
     os.utime(files / "a", (2, 2))
-    assert hashes.content_hashes(files, ["a", "b"]) == [(1, "read again"), EXPECTED[1]]
+    assert cache.content_hashes(files, ["a", "b"]) == [(1, "read again"), EXPECTED[1]]
 
 
 def test_a_file_changed_just_now_is_not_remembered(files):
     os.utime(files / "a")
-    hashes.content_hashes(files, ["a", "b"])
-    (place,) = hashes.folder().rglob("*.json")
+    cache.content_hashes(files, ["a", "b"])
+    (place,) = cache.folder().rglob("*.json")
     assert list(json.loads(place.read_bytes())) == ["b"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": 1}', b'{"a": []}', b"\xff", b"[" * 100_000])
 def test_a_broken_cache_is_as_good_as_none(files, content):
-    hashes.content_hashes(files, ["a", "b"])
-    (place,) = hashes.folder().rglob("*.json")
+    cache.content_hashes(files, ["a", "b"])
+    (place,) = cache.folder().rglob("*.json")
     place.write_bytes(content)
-    assert hashes.content_hashes(files, ["a", "b"]) == EXPECTED
+    assert cache.content_hashes(files, ["a", "b"]) == EXPECTED
     assert set(json.loads(place.read_bytes())) == {"a", "b"}
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(files, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "file" / "below"))
-    assert hashes.content_hashes(files, ["a", "b"]) == EXPECTED
+    assert cache.content_hashes(files, ["a", "b"]) == EXPECTED
     (tmp_path / "full").mkdir()
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "full"))
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    assert hashes.content_hashes(files, ["a", "b"]) == EXPECTED
+    assert cache.content_hashes(files, ["a", "b"]) == EXPECTED
     assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
 
 
 def test_a_missing_file_is_named(files):
     with pytest.raises(DataError, match=r"file .*lost is missing$"):
-        hashes.content_hashes(files, ["a", "lost"])
+        cache.content_hashes(files, ["a", "lost"])
 
 
 def test_the_cache_lies_in_the_home_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("PEAR_CACHE")
-    assert hashes.folder().parts[-2:] == (".cache", "pear")
+    assert cache.folder().parts[-2:] == (".cache", "pear")
 
 
 def test_files_that_are_missing_are_counted(files):
     with pytest.raises(DataError, match=r"lost is missing\nand 1 more; pear data verify names them all"):
-        hashes.content_hashes(files, ["a", "lost", "b", "gone"])
+        cache.content_hashes(files, ["a", "lost", "b", "gone"])

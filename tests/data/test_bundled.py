@@ -10,7 +10,13 @@ import pytest
 from pear_cli.data import bundled
 from pear_cli.data.bundled import FILES, Bundled
 from pear_cli.data.dataset import Normalization
+from pear_cli.data.loading import load
 from pear_cli.errors import DataError
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
+
 
 SIZES = {"digits": (1797, 8), "mnist5k": (5000, 28)}
 SPLITS = ("train800", "val200", "test")
@@ -19,18 +25,18 @@ SPLITS = ("train800", "val200", "test")
 @pytest.mark.parametrize("name", FILES)
 def test_every_image_is_in_one_split_only(name):
     dataset, (total, side) = Bundled(name), SIZES[name]
-    parts = [dataset.load(split, side) for split in SPLITS]
+    parts = [at_size(dataset, split, side) for split in SPLITS]
     assert [len(part) for part in parts] == [800, 200, total - 1000]
     everything = [p.tobytes() for part in parts for p in part.pixels]
     stored = np.load(resources.files("pear_cli.data") / "files" / f"{name}.npz", allow_pickle=False)["pixels"]
     assert len(set(everything)) == len({p.tobytes() for p in stored})
     assert all(np.ptp(np.bincount(part.labels) / len(part)) < 0.02 for part in parts)
-    both = dataset.load("train800val200", side)
+    both = at_size(dataset, "train800val200", side)
     assert sorted(p.tobytes() for p in both.pixels) == sorted(everything[:1000])
 
 
 def test_digits_keep_their_grey_levels_and_are_grey():
-    images = Bundled("digits").load("test", 8)
+    images = at_size(Bundled("digits"), "test", 8)
     assert images.pixels.shape == (797, 8, 8, 3)
     assert set(np.unique(images.pixels)) == {min(16 * level, 255) for level in range(17)}
     assert (images.pixels[..., 0] == images.pixels[..., 2]).all()
@@ -38,20 +44,20 @@ def test_digits_keep_their_grey_levels_and_are_grey():
 
 def test_another_split_seed_moves_the_validation_images_but_never_the_test_images():
     one, other = Bundled("digits"), Bundled("digits", split_seed=1)
-    assert not np.array_equal(one.load("val200", 8).pixels, other.load("val200", 8).pixels)
+    assert not np.array_equal(at_size(one, "val200", 8).pixels, at_size(other, "val200", 8).pixels)
     for split in ("test", "train800val200"):
-        assert np.array_equal(one.load(split, 8).pixels, other.load(split, 8).pixels)
+        assert np.array_equal(at_size(one, split, 8).pixels, at_size(other, split, 8).pixels)
 
 
 def test_loading_twice_gives_the_same_bytes_at_any_size():
     for size in (7, 32):
-        first, second = (Bundled("digits").load("val200", size) for _ in range(2))
+        first, second = (at_size(Bundled("digits"), "val200", size) for _ in range(2))
         assert first.pixels.shape == (200, size, size, 3)
         assert first.pixels.tobytes() == second.pixels.tobytes()
 
 
 def test_the_splits_are_pinned():
-    images = Bundled("mnist5k").load("train800", 28)
+    images = at_size(Bundled("mnist5k"), "train800", 28)
     assert images.labels[:800:100].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
     assert hashlib.sha256(images.pixels.tobytes()).hexdigest()[:16] == "7a45eb82f4db88f8"
 
@@ -78,9 +84,9 @@ def test_an_altered_file_is_refused_and_has_another_fingerprint(tmp_path, monkey
     monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
     assert healthy.fingerprint("test") != before
     with pytest.raises(DataError, match=r"digits.npz is not the one of this release; reinstall pear"):
-        healthy.load("test", 8)
+        at_size(healthy, "test", 8)
     with pytest.raises(DataError, match=r"mnist5k.npz cannot be read"):
-        Bundled("mnist5k").load("test", 28)
+        at_size(Bundled("mnist5k"), "test", 28)
 
 
 def test_the_readme_states_the_checksums_that_are_checked():

@@ -8,8 +8,14 @@ import pytest
 from PIL import Image
 
 from pear_cli.data.folder import ImageFolder
+from pear_cli.data.loading import load
+from pear_cli.data.splits import SPLITS
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import ConfigError, DataError
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +66,7 @@ def vtab(task, **settings):
 def test_a_class_is_a_folder_and_the_training_images_are_divided(photos):
     dataset = folder(photos)
     assert dataset.classes() == ("cat", "dog")
-    train, val, both, test = (dataset.load(s, 4) for s in ("train800", "val200", "train800val200", "test"))
+    train, val, both, test = (at_size(dataset, split, 4) for split in SPLITS)
     assert [len(part) for part in (train, val, both, test)] == [16, 4, 20, 2]
     assert both.pixels[:, 0, 0, 0].tolist() == [*range(10), *range(100, 110)]
     assert both.labels.tolist() == [0] * 10 + [1] * 10
@@ -71,10 +77,10 @@ def test_a_class_is_a_folder_and_the_training_images_are_divided(photos):
 
 def test_a_val_folder_is_val200_beside_a_test_folder_and_the_test_set_without_one(photos):
     shutil.copytree(photos / "test", photos / "val")
-    sizes = [len(folder(photos).listing(s)) for s in ("train800", "val200", "train800val200", "test")]
+    sizes = [len(folder(photos).listing(s)) for s in SPLITS]
     assert sizes == [20, 2, 22, 2]
     shutil.rmtree(photos / "test")
-    sizes = [len(folder(photos).listing(s)) for s in ("train800", "val200", "train800val200", "test")]
+    sizes = [len(folder(photos).listing(s)) for s in SPLITS]
     assert sizes == [16, 4, 20, 2]
 
 
@@ -130,7 +136,7 @@ def test_a_content_is_seen_to_change_behind_an_equal_size_and_mtime_after_a_repl
 def test_what_is_wrong_with_a_folder_is_named(photos, harm, message):
     harm(photos)
     with pytest.raises(DataError, match=message):
-        [folder(photos).load(split, 4) for split in ("train800val200", "test")]
+        [at_size(folder(photos), split, 4) for split in ("train800val200", "test")]
 
 
 def test_without_a_root_files_are_looked_for_where_all_datasets_lie(photos, task, monkeypatch):
@@ -142,9 +148,9 @@ def test_without_a_root_files_are_looked_for_where_all_datasets_lie(photos, task
 
 def test_a_vtab_task_is_read_as_its_lists_have_it(task):
     dataset = vtab(task)
-    sizes = [len(dataset.load(s, 4)) for s in ("train800", "val200", "train800val200", "test")]
+    sizes = [len(at_size(dataset, s, 4)) for s in SPLITS]
     assert sizes == [8, 2, 10, 1]
-    assert dataset.load("val200", 4).pixels[:, 0, 0, 0].tolist() == [8, 9]
+    assert at_size(dataset, "val200", 4).pixels[:, 0, 0, 0].tolist() == [8, 9]
     assert dataset.classes() == ("0", "1")
     assert len(vtab(task, num_classes=7).classes()) == 7
 
@@ -163,10 +169,10 @@ def test_missing_vtab_lists_are_made_from_the_others(task):
 
 
 def test_the_order_of_a_list_is_neither_in_the_fingerprint_nor_in_the_images(task):
-    before = vtab(task).fingerprint("train800"), vtab(task).load("train800", 4).pixels.tobytes()
+    before = vtab(task).fingerprint("train800"), at_size(vtab(task), "train800", 4).pixels.tobytes()
     lines = (task / "train800.txt").read_text().splitlines()
     (task / "train800.txt").write_text("\n".join(reversed(lines)))
-    assert (vtab(task).fingerprint("train800"), vtab(task).load("train800", 4).pixels.tobytes()) == before
+    assert (vtab(task).fingerprint("train800"), at_size(vtab(task), "train800", 4).pixels.tobytes()) == before
     (task / "train800.txt").write_text("\n".join([*lines[1:], lines[0][:-1] + "1"]))
     assert vtab(task).fingerprint("train800") != before[0]
 
@@ -186,20 +192,20 @@ def test_the_order_of_a_list_is_neither_in_the_fingerprint_nor_in_the_images(tas
 )
 def test_what_is_wrong_with_a_vtab_list_is_named(task, line, message):
     (task / "test.txt").write_text(line)
-    for read in (lambda: vtab(task).fingerprint("test"), lambda: vtab(task).load("test", 4)):
+    for read in (lambda: vtab(task).fingerprint("test"), lambda: at_size(vtab(task), "test", 4)):
         with pytest.raises(DataError, match=message):
             read()
 
 
 def test_a_missing_task_names_those_that_are_there(task):
     with pytest.raises(DataError, match=r"no task 'tiny2' .*; did you mean .tiny.\? found: tiny"):
-        Vtab("vtab", root=str(task.parent), task="tiny2").load("test", 4)
+        at_size(Vtab("vtab", root=str(task.parent), task="tiny2"), "test", 4)
     (task / "test.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
-        vtab(task).load("test", 4)
+        at_size(vtab(task), "test", 4)
     (task / "test.txt").unlink()
     with pytest.raises(DataError, match=r"test.txt cannot be read: No such file"):
-        vtab(task).load("test", 4)
+        at_size(vtab(task), "test", 4)
 
 
 def test_a_task_with_one_class_is_refused(task):

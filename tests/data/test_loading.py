@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 
 from pear_cli.config.choices import Caching, Interpolation, Resize
-from pear_cli.data import disk_cache as stored
-from pear_cli.data import loading
-from pear_cli.data.dataset import Drawn, Records
+from pear_cli.data import decoding, disk_cache, loading
 from pear_cli.data.folder import ImageFolder
+from pear_cli.data.images import Drawn, Records
 from pear_cli.data.transforms import Preparation
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 from pear_cli.system import progress
 from pear_cli.training.batches import Batches
 
@@ -61,7 +60,7 @@ def seen(split, *indices):
 
 
 def pixel_file():
-    (found,) = hashes.folder().glob("pixels/*.pixels")
+    (found,) = cache.folder().glob("pixels/*.pixels")
     return found
 
 
@@ -80,7 +79,7 @@ def test_all_ways_give_the_same_batches(photos, caching, workers):
 
 def test_a_second_run_decodes_nothing(photos, monkeypatch):
     expected = seen(kept(photos, Caching.disk), [0, 1])
-    monkeypatch.setattr(loading, "prepared", None)
+    monkeypatch.setattr(decoding, "prepared", None)
     split = kept(photos, Caching.disk)
     assert seen(split, [0, 1]) == expected
 
@@ -95,13 +94,13 @@ def test_another_preparation_or_split_is_another_file(photos):
     ):
         loading.load(photos, "train800val200", preparation)
     loading.load(photos, "test", TO)
-    assert len(list(hashes.folder().glob("pixels/*"))) == 5
+    assert len(list(cache.folder().glob("pixels/*"))) == 5
 
 
 def test_each_image_is_checked_once(photos, monkeypatch):
     split = kept(photos, Caching.disk)
     sums = []
-    monkeypatch.setattr(stored, "_sum", lambda image: sums.append(1) or split.sums[len(sums) - 1])
+    monkeypatch.setattr(disk_cache, "_sum", lambda image: sums.append(1) or split.sums[len(sums) - 1])
     for _ in range(3):
         list(split.read([np.arange(6)]))
     assert len(sums) == 6
@@ -114,7 +113,7 @@ def test_a_bit_that_flipped_is_found_and_the_image_decoded_again(photos, said):
     pixel_file().write_bytes(content)
     assert seen(kept(photos, Caching.disk), [0, 5]) == expected
     assert "is damaged; the next run makes it again" in said[-1]
-    assert not list(hashes.folder().glob("pixels/*.pixels"))
+    assert not list(cache.folder().glob("pixels/*.pixels"))
 
 
 @pytest.mark.parametrize("harm", [lambda c: c[:-1], lambda c: c[:-40] + bytes(8) + c[-32:], lambda c: b""])
@@ -139,16 +138,16 @@ def test_a_full_disk_or_a_cache_that_cannot_be_written_is_said_and_does_not_hind
         patch.delattr(os, "posix_fallocate")
         patch.setattr(os, "pwrite", full)
         assert seen(kept(photos, Caching.disk), [0]) == expected
-        patch.setattr(loading, "_memory", lambda: 10)
-        assert isinstance(kept(photos, Caching.disk), loading.Streamed)
-    assert not list(hashes.folder().glob("pixels/.tmp-*"))
+        patch.setattr(loading, "memory", lambda: 10)
+        assert isinstance(kept(photos, Caching.disk), decoding.Streamed)
+    assert not list(cache.folder().glob("pixels/.tmp-*"))
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "file" / "below"))
     assert seen(kept(photos, Caching.disk), [0]) == expected
     notes = [line for line in said if line.startswith("no cache of train800val200")]
     assert len(notes) == 4
-    assert "(No space left on device); going on with ram" in notes[0]
-    assert "going on with none" in notes[2]
+    assert "(No space left on device); using ram instead" in notes[0]
+    assert "using none instead" in notes[2]
 
 
 def test_builders_at_the_same_time_do_not_hinder_each_other(photos):
@@ -158,11 +157,11 @@ def test_builders_at_the_same_time_do_not_hinder_each_other(photos):
             seen(split, [0, 10]) == expected
             for split in pool.map(lambda _: kept(photos, Caching.disk), "abcd")
         )
-    assert [path.suffix for path in hashes.folder().glob("pixels/*")] == [".pixels"]
+    assert [path.suffix for path in cache.folder().glob("pixels/*")] == [".pixels"]
 
 
 def test_what_a_killed_builder_left_is_swept_after_a_day(photos):
-    begun = hashes.folder() / "pixels" / ".tmp-1"
+    begun = cache.folder() / "pixels" / ".tmp-1"
     begun.parent.mkdir(parents=True)
     begun.write_bytes(b"x")
     kept(photos, Caching.disk)
@@ -177,15 +176,15 @@ def test_what_a_killed_builder_left_is_swept_after_a_day(photos):
     [(4, 0, Caching.ram), (3.9, 2, Caching.disk), (3.9, 1.9, Caching.none)],
 )
 def test_auto_takes_the_first_that_has_room(monkeypatch, memory, free, expected):
-    monkeypatch.setattr(loading, "_memory", lambda: memory * 1000)
-    monkeypatch.setattr(hashes, "free", lambda: free * 1000)
+    monkeypatch.setattr(loading, "memory", lambda: memory * 1000)
+    monkeypatch.setattr(cache, "free", lambda: free * 1000)
     assert loading.choose(1000) is expected
 
 
 def test_there_is_some_memory_and_some_disk(monkeypatch, tmp_path):
-    assert loading._memory() > 2**20
+    assert loading.memory() > 2**20
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "not" / "there" / "yet"))
-    assert hashes.free() > 0
+    assert cache.free() > 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -195,7 +194,7 @@ def test_a_cut_image_is_named_whatever_decodes_it(photos, caching, workers):
     cut.write_bytes(cut.read_bytes()[:400])
     with pytest.raises(DataError, match=r"^image .*4\.jpg cannot be read: [^\n]*; replace or remove it$"):
         seen(kept(photos, caching, workers), *[[i] for i in range(11)])
-    assert not list(hashes.folder().glob("pixels/*"))
+    assert not list(cache.folder().glob("pixels/*"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +213,7 @@ class Deadly(Records):
 
 
 def test_a_process_that_dies_is_an_error_that_names_the_image():
-    split = loading.Streamed(Deadly(np.zeros(4, np.int64)), TO, workers=1)
+    split = decoding.Streamed(Deadly(np.zeros(4, np.int64)), TO, workers=1)
     with pytest.raises(DataError, match=r"died at one of: deadly-2\.png \("):
         list(split.read([np.array([0, 1]), np.array([2, 3])]))
 
@@ -222,12 +221,12 @@ def test_a_process_that_dies_is_an_error_that_names_the_image():
 def test_an_image_too_thin_to_crop_is_named():
     records = Drawn(np.zeros((1, 1, 9000, 3), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(DataError, match=r"^image image 0: 9000×1 is too long and thin to crop"):
-        loading.held(records, Preparation(224, Resize.crop, 0.875), ("a", "b"))
+        decoding.held(records, Preparation(224, Resize.crop, 0.875), ("a", "b"))
 
 
 def test_what_is_read_again_and_again_is_decoded_once_where_it_fits(photos, monkeypatch):
-    calls, decode = [], loading.prepared
-    monkeypatch.setattr(loading, "prepared", lambda *of: calls.append(of[1]) or decode(*of))
+    calls, decode = [], decoding.prepared
+    monkeypatch.setattr(decoding, "prepared", lambda *of: calls.append(of[1]) or decode(*of))
     streamed = Batches(
         loading.load(replace(photos, cache=Caching.none), "train800", TO), HALF, torch.device("cpu")
     )
@@ -237,7 +236,7 @@ def test_what_is_read_again_and_again_is_decoded_once_where_it_fits(photos, monk
     assert sorted(calls) == list(range(6))
     assert all(map(torch.equal, first, second))
     assert all(map(torch.equal, first, [x for x, _ in streamed.each(chosen)]))
-    monkeypatch.setattr(loading, "_memory", lambda: 4 * 6 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr(loading, "memory", lambda: 4 * 6 * 3 * 8 * 8 - 1)
     assert streamed.repeated(6).split is streamed.split
     assert streamed.repeated(5).split is not streamed.split
 

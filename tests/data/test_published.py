@@ -20,11 +20,17 @@ from PIL import Image
 from pear_cli.config.node import config_dir, node
 from pear_cli.data import fetch
 from pear_cli.data.dataset import Dataset
+from pear_cli.data.loading import load
 from pear_cli.data.published import PUBLISHED
 from pear_cli.data.torchvision import Torchvision
 from pear_cli.data.verify import Findings
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
+
 
 datasets = pytest.importorskip("torchvision.datasets")
 
@@ -220,10 +226,10 @@ def preset(name: str, **settings: object) -> Torchvision:
 def test_a_preset_reads_the_files_in_torchvisions_layout(place, name):
     _, classes, sizes = MADE[name]
     dataset = preset(name)
-    loaded = [dataset.load(split, 8) for split in ("train800", "val200", "test")]
+    loaded = [at_size(dataset, split, 8) for split in ("train800", "val200", "test")]
     assert tuple(map(len, loaded)) == sizes
     assert len(dataset.classes()) == classes
-    assert len(dataset.load("train800val200", 8)) == sizes[0] + sizes[1]
+    assert len(at_size(dataset, "train800val200", 8)) == sizes[0] + sizes[1]
     contents = [{image.tobytes() for image in part.pixels} for part in loaded]
     assert not contents[0] & contents[1] | contents[0] & contents[2] | contents[1] & contents[2]
     assert len(set(loaded[2].labels.tolist())) > 1
@@ -318,7 +324,7 @@ def publisher(tmp_path, monkeypatch):
 
 def test_a_download_fills_the_root_once_and_says_so_on_stderr_only(publisher, tmp_path, capsys):
     dataset = publisher()
-    assert len(dataset.load("train800", 4)) == 10
+    assert len(at_size(dataset, "train800", 4)) == 10
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("downloading DTD from https://www.robots") == 1
@@ -380,5 +386,5 @@ def test_a_damaged_image_is_named_by_its_path(place, tmp_path, monkeypatch):
 def test_what_is_remembered_is_forgotten_when_the_cache_is(place, tmp_path, monkeypatch):
     expected = preset("eurosat").fingerprint("train800")
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path))
-    assert hashes.recall("anything") == {}
+    assert cache.recall("anything") == {}
     assert preset("eurosat").fingerprint("train800") == expected

@@ -11,9 +11,15 @@ from PIL import Image
 
 from pear_cli.data import inventory
 from pear_cli.data.huggingface import HuggingFace
+from pear_cli.data.loading import load
 from pear_cli.data.rows import Rows
 from pear_cli.data.timm import Timm
 from pear_cli.errors import ConfigError, DataError
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
+
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("ant", "bee", "cat")
@@ -51,7 +57,7 @@ def check(dataset):
     assert survey.images == {"train800": 10, "val200": 2, "train800val200": 12, "test": 6}
     assert survey.classes == 3
     assert inventory.known(dataset) == survey
-    loaded = dataset.load("test", 8)
+    loaded = at_size(dataset, "test", 8)
     assert sorted(loaded.labels.tolist()) == [0, 0, 1, 1, 2, 2]
     records = dataset.records("train800")
     sent = pickle.loads(pickle.dumps(records))
@@ -82,7 +88,7 @@ def test_timm_is_not_asked_again_while_no_file_changes(folders, monkeypatch):
 def test_a_damaged_image_is_named_and_not_replaced_by_another(folders):
     (folders / "val" / "ant" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"row 0 of folder \(validation\) cannot be read"):
-        timm("folder", folders).load("test", 8)
+        at_size(timm("folder", folders), "test", 8)
 
 
 def test_a_part_that_timm_would_take_the_whole_folder_for_is_refused(folders):

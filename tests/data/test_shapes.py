@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from pear_cli.data import shapes
+from pear_cli.data.loading import load
 from pear_cli.data.shapes import TASKS, Shapes, generate
 from pear_cli.errors import ConfigError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +52,9 @@ def test_classes_are_balanced_and_training_and_test_pictures_differ(name):
 def test_splits_have_their_sizes_and_classes(monkeypatch):
     monkeypatch.setattr(shapes, "TEST_IMAGES", 40)
     dataset = Shapes("shapes_location")
-    sizes = [len(dataset.load(split, 32)) for split in ("train800", "val200", "train800val200", "test")]
+    sizes = [len(at_size(dataset, split, 32)) for split in ("train800", "val200", "train800val200", "test")]
     assert sizes == [800, 200, 1000, 40]
-    images = dataset.load("val200", 16)
+    images = at_size(dataset, "val200", 16)
     assert images.pixels.shape == (200, 16, 16, 3)
     assert len(images.classes) == 16
     assert set(images.labels) == set(range(16))
@@ -98,28 +103,28 @@ def test_fingerprints_follow_task_split_seed_and_version(monkeypatch):
     assert len(made) == 18
     monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
     assert Shapes("shapes_count").fingerprint("test") not in made
-    assert not hashes.folder().exists()  # nothing was drawn for a fingerprint
+    assert not cache.folder().exists()  # nothing was drawn for a fingerprint
 
 
 def test_a_broken_cache_is_drawn_again(monkeypatch):
     monkeypatch.setattr(shapes, "TRAIN_IMAGES", 20)
     dataset = Shapes("shapes_count")
-    expected = dataset.load("train800val200", 32).pixels
-    (stored,) = hashes.folder().rglob("*.npz")
+    expected = at_size(dataset, "train800val200", 32).pixels
+    (stored,) = cache.folder().rglob("*.npz")
     whole = stored.read_bytes()
     altered = bytearray(whole)
     altered[len(whole) // 2] ^= 255
     for broken in (b"", whole[:500], bytes(altered), b"not an archive"):
         stored.write_bytes(broken)
-        assert np.array_equal(dataset.load("train800val200", 32).pixels, expected)
+        assert np.array_equal(at_size(dataset, "train800val200", 32).pixels, expected)
         assert stored.read_bytes() == whole
 
 
 def test_pictures_come_from_the_cache_the_second_time(monkeypatch):
     monkeypatch.setattr(shapes, "TRAIN_IMAGES", 20)
-    first = Shapes("shapes_count").load("val200", 32)
+    first = at_size(Shapes("shapes_count"), "val200", 32)
     monkeypatch.setattr(shapes, "generate", None)
-    assert np.array_equal(Shapes("shapes_count").load("val200", 32).pixels, first.pixels)
+    assert np.array_equal(at_size(Shapes("shapes_count"), "val200", 32).pixels, first.pixels)
 
 
 def test_an_unknown_task_names_its_neighbour():

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pear_cli.data.loading import load
 from pear_cli.data.torchvision import Torchvision
 from pear_cli.data.verify import Findings
 from pear_cli.errors import AlteredFile, ConfigError, DataError
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
+
 
 datasets = pytest.importorskip("torchvision.datasets")
 
@@ -70,10 +76,10 @@ def dataset(root, **settings):
 
 
 def test_the_training_images_are_divided_and_the_test_images_left_alone(tmp_path, capsys):
-    sizes = [len(dataset(tmp_path).load(s, 4)) for s in ("train800", "val200", "train800val200", "test")]
+    sizes = [len(at_size(dataset(tmp_path), s, 4)) for s in ("train800", "val200", "train800val200", "test")]
     assert sizes == [8, 2, 10, 4]
-    assert dataset(tmp_path).load("test", 4).pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    drawn = dataset(tmp_path, train_images=4).load("train800val200", 4)
+    assert at_size(dataset(tmp_path), "test", 4).pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    drawn = at_size(dataset(tmp_path, train_images=4), "train800val200", 4)
     assert np.bincount(drawn.labels).tolist() == [2, 2]
     assert dataset(tmp_path).classes() == ("cat", "dog")
     assert capsys.readouterr().out == ""
@@ -81,7 +87,7 @@ def test_the_training_images_are_divided_and_the_test_images_left_alone(tmp_path
 
 def test_parts_may_have_names(tmp_path):
     parted = dataset(tmp_path, dataset="Parted", train_part="trainval")
-    assert [len(parted.load(s, 4)) for s in ("train800", "test")] == [8, 4]
+    assert [len(at_size(parted, s, 4)) for s in ("train800", "test")] == [8, 4]
 
 
 def test_a_fingerprint_asks_torchvision_once_and_sees_what_changes(tmp_path):
@@ -116,7 +122,7 @@ def test_a_download_that_fails_names_the_folder_and_the_files(tmp_path, monkeypa
     with pytest.raises(
         DataError, match=r"(?s)CIFAR10 .*/cifar10 .*cifar-10-batches-py, from https://.*; check the network"
     ):
-        cifar.load("test", 32)
+        at_size(cifar, "test", 32)
     assert socket.getdefaulttimeout() is None
 
 

@@ -9,10 +9,15 @@ from PIL import Image
 from pear_cli.data import places
 from pear_cli.data import transforms as pictures
 from pear_cli.data.folder import ImageFolder
+from pear_cli.data.loading import load
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import DataError
-from pear_cli.store import cache as hashes
-from pear_cli.system import threads as parallel
+from pear_cli.store import cache
+from pear_cli.system import threads
+
+
+def at_size(dataset, split, size):
+    return load(dataset, split, dataset.preparation(size))
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +46,7 @@ def folder(root):
 
 def test_names_may_have_spaces_and_any_letters(photos):
     assert folder(photos).classes() == ("Straße 1", "кот")
-    assert [len(folder(photos).load(s, 4)) for s in ("train800", "val200", "test")] == [8, 2, 2]
+    assert [len(at_size(folder(photos), s, 4)) for s in ("train800", "val200", "test")] == [8, 2, 2]
     assert len(folder(photos).fingerprint("test")) == 64
 
 
@@ -53,7 +58,7 @@ def test_names_that_are_no_text_are_read_all_the_same(photos):
         )
     except OSError:
         pytest.skip("this file system wants text")
-    assert len(folder(photos).load("test", 4)) == 2
+    assert len(at_size(folder(photos), "test", 4)) == 2
     assert len(folder(photos).fingerprint("test")) == 64
 
 
@@ -115,7 +120,7 @@ def test_a_test_set_may_lack_a_class_and_a_split_be_smaller_than_a_batch(photos)
     for file in (photos / "test" / "кот").iterdir():
         file.unlink()
     (photos / "test" / "кот").rmdir()
-    test = folder(photos).load("test", 4)
+    test = at_size(folder(photos), "test", 4)
     assert (test.labels.tolist(), len(test.classes)) == ([0], 2)
 
 
@@ -142,7 +147,7 @@ def lines(labels):
 def test_a_path_in_a_list_may_have_spaces(task, end, between):
     text = lines([0, 1, 0, 1]).replace(".JPG ", f".JPG{between}").replace("\n", end)
     dataset = lists(task, "\ufeff" + text + end)
-    assert [len(dataset.load(split, 4)) for split in ("train800val200", "test")] == [4, 1]
+    assert [len(at_size(dataset, split, 4)) for split in ("train800val200", "test")] == [4, 1]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +191,7 @@ def test_home_is_where_the_user_says_else_in_the_cache(tmp_path, monkeypatch):
 
 
 def test_work_by_threads_keeps_its_order_and_ends_with_the_first_error():
-    assert list(parallel.each(lambda n: n * n, range(200))) == [n * n for n in range(200)]
+    assert list(threads.each(lambda n: n * n, range(200))) == [n * n for n in range(200)]
     begun = []
 
     def work(number):
@@ -196,12 +201,12 @@ def test_work_by_threads_keeps_its_order_and_ends_with_the_first_error():
         return number
 
     with pytest.raises(DataError, match="three"):
-        list(parallel.each(work, range(100000)))
+        list(threads.each(work, range(100000)))
     assert len(begun) < 1000
 
 
 def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(hashes, "SETTLED_NS", 0)
+    monkeypatch.setattr(cache, "SETTLED_NS", 0)
     for number in range(200):
         (tmp_path / f"{number}").write_bytes(bytes([number]))
     seen = []
@@ -213,10 +218,10 @@ def test_hashes_are_kept_when_the_reading_is_interrupted(tmp_path, monkeypatch):
 
     names = [str(number) for number in range(200)]
     with pytest.raises(KeyboardInterrupt):
-        hashes.content_hashes(tmp_path, names, interrupted)
+        cache.content_hashes(tmp_path, names, interrupted)
     reads = []
-    monkeypatch.setattr(hashes, "sha256", lambda path: reads.append(path) or "0" * 64)
-    hashes.content_hashes(tmp_path, names)
+    monkeypatch.setattr(cache, "sha256", lambda path: reads.append(path) or "0" * 64)
+    cache.content_hashes(tmp_path, names)
     assert len(reads) <= 50
     assert np.all([int(path.name) >= 150 for path in reads])
 
@@ -233,7 +238,7 @@ def test_a_pipe_and_floating_point_values_are_refused_and_not_waited_for(tmp_pat
     with pytest.raises(DataError, match=r"pipe\.png cannot be read: it is no regular file"):
         pictures.read(pipe)
     with pytest.raises(OSError, match="no regular file"):
-        hashes.sha256(pipe)
+        cache.sha256(pipe)
     with pytest.raises(
         DataError, match=r"floating\.tif cannot be read: its values are floating-point numbers"
     ):

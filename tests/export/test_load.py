@@ -16,6 +16,7 @@ from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.config.choices import Augment, Interpolation, Metric, Resize
 from pear_cli.data.bundled import Bundled
 from pear_cli.data.dataset import Normalization
+from pear_cli.data.loading import load
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import load as api
 from pear_cli.model import model as models
@@ -25,7 +26,7 @@ from pear_cli.training.batches import Batches
 
 
 def logits_of_the_test_set(model, dataset):
-    images = dataset.load("test", 16)
+    images = load(dataset, "test", dataset.preparation(16))
     statistics = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     with torch.inference_mode():
         return torch.cat(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pear_cli.data.loading import load
 from pear_cli.data.transforms import Preparation
 from pear_cli.errors import ConfigError
 from pear_cli.export import predict as predicting
@@ -34,7 +35,7 @@ def run(finished):
 @pytest.fixture
 def pictures(finished, tmp_path):
     """Six test images as lossless files of the model's size, in a folder with a folder."""
-    images = finished.experiment.dataset.load("test", 16)
+    images = load(finished.experiment.dataset, "test", Preparation(16))
     for i, folder in enumerate(("", "", "", "", "more", "others")):
         place = tmp_path / "digits" / folder / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)

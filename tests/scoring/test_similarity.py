@@ -9,7 +9,7 @@ from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
 from pear_cli.config.choices import Criterion, Reduction, ScoreOf, Unit, View
 from pear_cli.config.settings import Score
-from pear_cli.data.dataset import Images
+from pear_cli.data.images import Images
 from pear_cli.scoring.measure import calibration, measure
 from pear_cli.scoring.similarity import linear_cka
 from pear_cli.training.batches import Batches

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pear_cli.backbone.widths import Side, Widths
+from pear_cli.data.loading import load
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, TrainingError
 from pear_cli.export import load as api
 from pear_cli.export import merged
@@ -73,7 +74,7 @@ def test_a_loaded_model_repeats_the_logits_of_the_evaluation(make, store):
     model, description = load_model(made["adapt"])
     from pear_cli.training import batches, engine
 
-    images = experiment.dataset.load("test", description.size)
+    images = load(experiment.dataset, "test", description.preparation)
     statistics = batches.statistics(model, description.normalization)
     batches = batches.Batches(images, statistics, torch.device("cpu"))
     again = engine.evaluate(model, batches, engine.device(experiment.runtime))

@@ -1,0 +1,147 @@
+"""Images of a split decoded for a model: all at once, or each whenever it is asked for."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from pear_cli.data.images import Images, Indices, Labels, Pixels, Records
+from pear_cli.data.transforms import Preparation, accept_large
+from pear_cli.errors import DataError
+from pear_cli.system import progress
+from pear_cli.system.threads import each
+
+AT_ONCE = 16  # images a thread decodes before it says so
+
+
+def held(records: Records, preparation: Preparation, classes: tuple[str, ...]) -> Images:
+    """All images in memory."""
+    side = preparation.size
+    try:
+        pixels = np.empty((len(records), side, side, 3), dtype=np.uint8)
+    except MemoryError as error:
+        raise DataError(f"{str(error).rstrip('.')}; set dataset.cache=disk, or none") from None
+    decode(records, preparation, pixels.__setitem__)
+    return Images(pixels, records.labels, classes)
+
+
+def decode(records: Records, preparation: Preparation, put: Callable[[int, Pixels], None]) -> None:
+    """Decode every image once; threads give them to `put` in any order."""
+    accept_large()
+
+    def some(start: int) -> int:
+        end = min(start + AT_ONCE, len(records))
+        for index in range(start, end):
+            put(index, prepared(records, index, preparation))
+        return end
+
+    with progress.ticker("decode", len(records)) as ticker:
+        for end in each(some, range(0, len(records), AT_ONCE), cores()):
+            ticker.step(to=end)
+
+
+def prepared(records: Records, index: int, preparation: Preparation) -> Pixels:
+    """One image (size, size, 3).
+
+    Raises:
+        DataError: it cannot be decoded or resized; the message names it.
+    """
+    image = records.image(index)
+    try:
+        return preparation(image)
+    except (ValueError, MemoryError) as error:
+        raise DataError(f"image {records.name(index)}: {error or 'it is too large'}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """A split whose images are decoded whenever they are asked for, two batches ahead.
+
+    Args:
+        workers: processes that decode; 0 takes threads of this one.
+    """
+
+    records: Records
+    preparation: Preparation
+    workers: int = 0
+
+    @property
+    def labels(self) -> Labels:
+        return self.records.labels
+
+    def read(self, indices: Iterable[Indices]) -> Iterator[Pixels]:
+        accept_large()
+        batches = [index.tolist() for index in indices]
+        return self._by_processes(batches) if self.workers else self._by_threads(batches)
+
+    def _by_threads(self, batches: list[list[int]]) -> Iterator[Pixels]:
+        def one(index: int) -> Pixels:
+            return prepared(self.records, index, self.preparation)
+
+        ahead = 2 * max(map(len, batches), default=0)
+        images = each(one, chain.from_iterable(batches), cores(), ahead)
+        for batch in batches:
+            yield np.stack(list(islice(images, len(batch))))
+
+    def _by_processes(self, batches: list[list[int]]) -> Iterator[Pixels]:
+        workers = min(self.workers, len(batches))
+        at_work = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
+        source: Any = Decoder(self.records, self.preparation, at_work)
+        # Without a generator of its own it draws from torch's, and dropout would see other numbers.
+        own = torch.Generator()
+        loader = DataLoader(
+            source, None, sampler=batches, num_workers=workers, collate_fn=as_it_is, generator=own
+        )
+        try:
+            for found in loader:
+                if isinstance(found, DataError):
+                    raise found
+                yield found.numpy()
+        except RuntimeError as error:  # a DataLoader's, of a process that was killed
+            names = ", ".join(self.records.name(i) for i in at_work.tolist() if i >= 0)
+            line = str(error).splitlines()[0]
+            where = f"at one of: {names}" if names else "between images"
+            raise DataError(f"a process that decodes images died {where} ({line})") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """What a process of a DataLoader works with.
+
+    Args:
+        at_work: the image that each process is decoding, (workers,), in shared memory.
+    """
+
+    records: Records
+    preparation: Preparation
+    at_work: Any
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        """A batch (B, size, size, 3), or the error, which a DataLoader would bury in a traceback."""
+        accept_large()
+        me = get_worker_info()
+        assert me is not None
+        images = []
+        try:
+            for index in indices:
+                self.at_work[me.id] = index
+                images.append(prepared(self.records, index, self.preparation))
+        except DataError as error:
+            return error
+        self.at_work[me.id] = -1
+        return torch.from_numpy(np.stack(images))
+
+
+def as_it_is(batch: Any) -> Any:
+    """A batch is made already."""
+    return batch
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
