@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from pear_cli.config.choices import Augment
 from pear_cli.system.processes import Part
@@ -92,9 +94,6 @@ def operations(side: int, magnitude: float = MAGNITUDE) -> Mapping[str, Callable
         side: of the images, in pixels.
         magnitude: in [0, 1].
     """
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as F
-
     linear: Any = {"interpolation": InterpolationMode.BILINEAR, "fill": FILL}
 
     def affine(x: Tensor, shear: tuple[float, float] = (0, 0), move: tuple[float, float] = (0, 0)) -> Tensor:

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock
+from torchvision.datasets import utils
 
+from pear_cli.data.published import ARCHIVES
 from pear_cli.store import cache
 from pear_cli.system import progress
 
-ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip")
 PATIENCE = 10.0  # seconds without a byte before a download counts as failed
 ASIDE = ".pear-download"
 
@@ -70,8 +71,6 @@ def _move(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def downloading() -> Iterator[None]:
     """Let torchvision's downloads give up in time, and show their progress as pear does, not by tqdm."""
-    from torchvision.datasets import utils
-
     before, kept = socket.getdefaulttimeout(), utils.tqdm
     socket.setdefaulttimeout(PATIENCE)
     utils.tqdm = _Bar

@@ -2,6 +2,7 @@
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,7 @@ class FileDataset(Dataset):
 
     def fingerprint(self, split: str) -> str:
         listing = self.listing(split)
-        with progress.ticker(f"reading {self.name}", len(listing), late=True) as ticker:
-            contents = cache.content_hashes(self.folder(), [name for name, _ in listing], ticker.step)
+        contents = hashed(self.name, self.folder(), [name for name, _ in listing])
         return digest(
             family="files",
             classes=self.classes(),
@@ -68,6 +68,12 @@ class FileDataset(Dataset):
     def examine(self, split: str) -> tuple[Records, list[Problem]]:
         listing, problems = self.scan(split)
         return Files(self.folder(), listing), problems
+
+
+def hashed(title: str, folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
+    """Size and SHA-256 of files of a dataset, in their order; see `cache.content_hashes`."""
+    with progress.ticker(f"reading {title}", len(names), late=True) as ticker:
+        return cache.content_hashes(folder, names, ticker.step)
 
 
 class Files(Records):

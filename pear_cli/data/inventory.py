@@ -8,7 +8,6 @@ from pear_cli.config.node import to_node
 from pear_cli.data import places
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.splits import SPLITS
-from pear_cli.store import cache
 from pear_cli.store.canonical import canonical
 
 
@@ -34,22 +33,17 @@ def survey(dataset: Dataset) -> Survey:
         images={split: dataset.count(split) for split in SPLITS},
         fingerprints={split: dataset.fingerprint(split) for split in SPLITS},
     )
-    held = dataset.holding().places
-    if held:
-        signed = {"signature": places.signature(held), **dataclasses.asdict(found)}
-        cache.remember(_key(dataset), signed)
+    places.remember(_key(dataset), dataset.holding().places or (), dataclasses.asdict(found))
     return found
 
 
 def known(dataset: Dataset) -> Survey | None:
     """The last survey of a dataset, if no file has changed since; one that comes with pear always has one."""
-    held = dataset.holding().places
-    if held is None:
+    if dataset.holding().places is None:
         return survey(dataset)
-    facts: dict[str, Any] = cache.recall(_key(dataset))
-    if not facts or places.signature(held) != facts.pop("signature", ""):
-        return None
-    return Survey(**facts)
+    facts = places.recall(_key(dataset))
+    facts.pop("files", None)
+    return Survey(**facts) if facts else None
 
 
 def to_json(dataset: Dataset, found: Survey | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pear_cli.errors import DataError
 from pear_cli.store import cache
@@ -70,6 +71,25 @@ def signature(places: Iterable[Path]) -> str:
         else:
             found.append((str(place), *_state(place)))
     return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def remember(key: str, held: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
+    """Keep facts, which are given back, until a file at or below `held` changes.
+
+    Args:
+        key: names all else that they depend on.
+    """
+    kept = {"files": [str(place) for place in held], **facts}
+    if signed := kept["files"] and signature(map(Path, kept["files"])):
+        cache.remember(key, {"signature": signed, **kept})
+    return kept
+
+
+def recall(key: str) -> dict[str, Any]:
+    """What was remembered under a key, `files` among it; nothing where a file has changed since."""
+    known = cache.recall(key)
+    files = [Path(name) for name in known.get("files", ())]
+    return known if files and signature(files) == known.pop("signature", "") else {}
 
 
 def _state(file: "os.DirEntry[str] | Path") -> tuple[int, int, int]:

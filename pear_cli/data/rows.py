@@ -20,6 +20,9 @@ from pear_cli.errors import DataError
 from pear_cli.store import cache
 from pear_cli.system import progress, threads
 
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+"""What decoders and other people's readers raise for a damaged image."""
+
 
 class Rows(Records):
     """A part of a dataset as another library has it.
@@ -58,7 +61,7 @@ class Rows(Records):
         try:
             content = self.get(index)
             return to_rgb(content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content)))
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except (*UNREADABLE, Image.DecompressionBombError) as error:
             raise DataError(f"{self.name(index)} cannot be read: {error}; replace or remove it") from None
 
     def content(self, index: int) -> str:
@@ -102,15 +105,15 @@ class RowDataset(Parted):
 
     def known_files(self) -> tuple[Path, ...]:
         """The files that held the rows when they were last read; none where that is not remembered."""
-        return tuple(Path(name) for name in cache.recall(self._key()).get("files", ()))
+        return tuple(map(Path, cache.recall(self._key()).get("files", ())))
 
     def _key(self) -> str:
         return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
 
     def _facts(self) -> dict[str, Any]:
-        known, files = cache.recall(self._key()), list(self.known_files())
-        if files and places.signature(files) == known["signature"]:
-            return known
+        return places.recall(self._key()) or self._read()
+
+    def _read(self) -> dict[str, Any]:
         parts = [self.part(name) for name in self.part_names]
         if any(part.classes != parts[0].classes for part in parts):
             raise DataError(f"{self.name}: the classes of its parts differ: {', '.join(self.part_names)}")
@@ -124,12 +127,5 @@ class RowDataset(Parted):
                     whole.update(f"{label} {row}\n".encode())
                     ticker.step()
                 content.append(whole.hexdigest())
-        facts = {
-            "signature": places.signature(files),
-            "files": [str(file) for file in files],
-            "classes": list(parts[0].classes or map(str, range(largest + 1))),
-            "content": content,
-        }
-        if files:
-            cache.remember(self._key(), facts)
-        return facts
+        classes = list(parts[0].classes or map(str, range(largest + 1)))
+        return places.remember(self._key(), files, {"classes": classes, "content": content})

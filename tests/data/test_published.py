@@ -21,7 +21,7 @@ from pear_cli.config.node import config_dir, node
 from pear_cli.data import fetch
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.loading import load
-from pear_cli.data.published import PUBLISHED
+from pear_cli.data.published import published
 from pear_cli.data.torchvision import Torchvision
 from pear_cli.data.verify import Findings
 from pear_cli.errors import DataError
@@ -245,7 +245,7 @@ def test_records_can_be_sent_to_another_process(place, name):
 def test_a_fingerprint_is_of_the_own_files_and_needs_torchvision_only_once(place, monkeypatch):
     names = ("cifar100", "eurosat", "pets", "svhn")
     before = {name: preset(name).fingerprint("train800") for name in names}
-    monkeypatch.setattr(Torchvision, "_source", None)  # nobody is asked again
+    monkeypatch.setattr(Torchvision, "opened", None)  # nobody is asked again
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert {name: preset(name).fingerprint("train800") for name in names} == before
     assert len({*before.values(), preset("eurosat", split_seed=1).fingerprint("train800")}) == 5
@@ -278,20 +278,20 @@ def test_an_unknown_part_is_named(place):
 
 
 def test_what_is_published_is_what_torchvision_asks_for():
-    for name, published in PUBLISHED.items():
+    for name, stated in published().items():
         known = getattr(datasets, name)
         source = inspect.getsource(inspect.getmodule(known))
         assert all(
-            archive.md5 in source and Path(archive.place).name in source for archive in published.archives
+            archive.md5 in source and Path(archive.place).name in source for archive in stated.archives
         )
-        for archive in published.archives:
+        for archive in stated.archives:
             assert archive.url.rpartition("/")[0].split("//")[1][:20] in source
 
 
 @pytest.mark.parametrize("name", ["cifar10", "pets", "svhn"])
 def test_numbers_and_checksums_are_compared_with_the_published_ones(place, name):
     dataset = preset(name)
-    archive = place / PUBLISHED[dataset.dataset].archives[0].place
+    archive = place / published()[dataset.dataset].archives[0].place
     if not archive.exists():
         archive.write_bytes(b"cut off")
     found = {(problem.kind, problem.split) for problem in Findings(dataset).listed}
@@ -360,13 +360,13 @@ def test_without_a_network_the_place_the_files_and_the_source_are_named(tmp_path
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     dataset = preset(name, root=str(tmp_path / "root"), download=True)
-    published = PUBLISHED[dataset.dataset]
+    stated = published()[dataset.dataset]
     with pytest.raises(DataError) as error:
         dataset.fingerprint("test")
     message = str(error.value)
     assert len(message.splitlines()) == 2
-    assert all(part in message for part in (str(tmp_path / "root"), *published.files, "check the network"))
-    assert all(archive.url in message for archive in published.archives)
+    assert all(part in message for part in (str(tmp_path / "root"), *stated.files, "check the network"))
+    assert all(archive.url in message for archive in stated.archives)
     with pytest.raises(DataError, match=r"set dataset.download=true"):
         preset(name, root=str(tmp_path / "root")).classes()
     assert socket.getdefaulttimeout() is None

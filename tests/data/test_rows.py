@@ -80,7 +80,7 @@ def test_timm_reads_folders_and_a_change_is_seen(folders):
 
 def test_timm_is_not_asked_again_while_no_file_changes(folders, monkeypatch):
     before = timm("folder", folders).fingerprint("train800")
-    monkeypatch.setattr(Timm, "_open", None)
+    monkeypatch.setattr(Timm, "part", None)
     assert timm("folder", folders).fingerprint("train800") == before
     assert timm("folder", folders).classes() == NAMES
 

@@ -182,7 +182,7 @@ def test_verifying_finds_the_file_and_no_missing_dataset(tmp_path, listed):
 
 
 def test_the_files_of_cifar_are_known_by_torchvision_and_those_of_others_by_their_publishers():
-    stated = Torchvision("cifar10", dataset="CIFAR10")._checksums
+    stated = Torchvision("cifar10", dataset="CIFAR10").opened.checksums
     assert len([name for name in stated if name.startswith("cifar-10-batches-py/")]) == 7
-    assert "train_32x32.mat" in Torchvision("svhn", dataset="SVHN")._checksums
-    assert "flowers-102/setid.mat" in Torchvision("flowers102", dataset="Flowers102")._checksums
+    assert "train_32x32.mat" in Torchvision("svhn", dataset="SVHN").opened.checksums
+    assert "flowers-102/setid.mat" in Torchvision("flowers102", dataset="Flowers102").opened.checksums

@@ -15,7 +15,7 @@ from pear_cli.config.node import node
 from pear_cli.config.settings import Backbone
 from pear_cli.data import transforms as pictures
 from pear_cli.data.timm import Timm
-from pear_cli.data.torchvision import _class
+from pear_cli.data.torchvision_parts import family
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
 from pear_cli.launch.composing import composed
 from pear_cli.model.description import MOST, Description
@@ -207,7 +207,7 @@ def test_postscript_is_not_run_whatever_the_files_name(tmp_path):
 
 def test_datasets_whose_files_are_pickles_are_refused():
     with pytest.raises(ConfigError, match="unpickles"):
-        _class("LSUN")
+        family("LSUN")
     preset = composed(["dataset=timm", "dataset.name=folder", "dataset.args.class_map=names.pkl"]).dataset
     with pytest.raises(ConfigError, match="is no pickle"):
         node({**preset, "train_split": "train800"}, Timm, "dataset")
