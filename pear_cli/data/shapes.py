@@ -1,250 +1,116 @@
 """Generated pictures of figures whose number, direction or place is the class: tasks about structure."""
 
-import math
-import zlib
-from collections.abc import Callable
+import functools
+import platform
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+import PIL
 
-from pear_cli.data import array_cache as cache
+from pear_cli.data import array_cache
 from pear_cli.data.condition import Holding
-from pear_cli.data.dataset import Dataset
-from pear_cli.data.images import Drawn, Labels, Pixels
-from pear_cli.data.splits import digest, divide
-from pear_cli.errors import ConfigError, near
+from pear_cli.data.figures import TASKS, generate
+from pear_cli.data.images import Labels, Pixels
+from pear_cli.data.pinned import Part, Pinned, sha256
+from pear_cli.errors import DataError
+from pear_cli.store import cache
+from pear_cli.system import progress
 
-VERSION = 1  # raise it with any change to the pictures
-SIDE = 32
-FINE = 4  # figures are drawn at FINE × FINE points a pixel, then averaged
-TRAIN_IMAGES, TEST_IMAGES = 1000, 5000
-GRID = 4
-BINS = 16
-
-Random = np.random.Generator
-Polygon = NDArray[np.float64]  # V, 2: x, y inside the unit disc, y down
-Placed = tuple[Polygon, NDArray[np.float64]]  # a polygon in pixels and its colour
-
-
-def _turned(corners: Polygon, angle: float) -> Polygon:
-    c, s = math.cos(angle), math.sin(angle)
-    turned: Polygon = corners @ np.array([[c, s], [-s, c]])
-    return turned
-
-
-def _regular(points: int, inner: float = 1.0) -> Polygon:
-    """A regular polygon; with `inner` below 1 a star whose every other corner lies at that radius."""
-    corners = points if inner == 1.0 else 2 * points
-    angles = np.arange(corners) * 2 * math.pi / corners
-    radii = np.where(np.arange(corners) % 2 == 0, 1.0, inner)[:, None]
-    polygon: Polygon = radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return polygon
-
-
-def _ring(inner: float) -> Polygon:
-    """An annulus as one polygon: round the rim, across, and back along the hole."""
-    rim = _regular(20)[np.r_[:20, 0]]
-    return np.concatenate([rim, inner * rim[::-1]])
-
-
-def _corners(*numbers: float) -> Polygon:
-    return np.array(numbers, dtype=np.float64).reshape(-1, 2)
-
-
-def _cross(arm: float) -> Polygon:
-    a = arm
-    return _corners(a, -1, a, -a, 1, -a, 1, a, a, a, a, 1, -a, 1, -a, a, -1, a, -1, -a, -a, -a, -a, -1) * 0.9
-
-
-DISC, SQUARE, TRIANGLE, HEXAGON = _regular(20), _regular(4), _regular(3), _regular(6)
-STAR, RING, CROSS = _regular(5, 0.45), _ring(0.5), _cross(0.34)
-BAR = _corners(-1, -0.3, 1, -0.3, 1, 0.3, -1, 0.3)
-
-# Each points to +x and looks the same at no other angle.
-ARROW = _corners(1, 0, 0.15, 0.7, 0.15, 0.27, -1, 0.27, -1, -0.27, 0.15, -0.27, 0.15, -0.7)
-DART = _corners(1, 0, -0.8, 0.65, -0.35, 0, -0.8, -0.65)
-WEDGE = _corners(1, 0, -0.85, 0.5, -0.85, -0.5)
-KITE = _corners(1, 0, -0.35, 0.6, -0.8, 0, -0.35, -0.6)
-HOUSE = _corners(1, 0, 0.2, 0.6, -0.8, 0.6, -0.8, -0.6, 0.2, -0.6)
-
-COUNTED = (DISC, SQUARE, TRIANGLE, STAR, RING, CROSS, BAR)
-POINTING = (ARROW, DART, WEDGE, KITE, HOUSE)
-DISTRACTING = (DISC, SQUARE, TRIANGLE, HEXAGON, BAR)
-
-
-def _pick(random: Random, options: tuple[Polygon, ...]) -> Polygon:
-    return options[int(random.random() * len(options))]
-
-
-def _between(random: Random, low: float, high: float) -> float:
-    return low + (high - low) * float(random.random())
-
-
-def _colour(random: Random, away_from: NDArray[np.float64], distance: float = 140.0) -> NDArray[np.float64]:
-    """A colour, in 0-255, at least `distance` from another one in RGB."""
-    while True:
-        colour = random.random(3) * 255
-        if np.linalg.norm(colour - away_from) >= distance:
-            return colour
-
-
-def count(label: int, random: Random, ground: NDArray[np.float64]) -> list[Placed]:
-    """label + 1 figures of any kind, apart from each other; a random scale blurs what their area tells."""
-    scale = _between(random, 0.8, 1.25)
-    discs: list[tuple[float, float, float]] = []
-    while len(discs) <= label:
-        for _ in range(40):
-            r = scale * _between(random, 2.8, 4.4)
-            x, y = _between(random, r, SIDE - r), _between(random, r, SIDE - r)
-            if all(math.hypot(x - u, y - v) > r + q + 0.5 for u, v, q in discs):
-                discs.append((x, y, r))
-                break
-        else:
-            scale *= 0.9
-    shapes = [(_pick(random, COUNTED), _between(random, 0, 2 * math.pi)) for _ in discs]
-    return [
-        (_turned(figure, angle) * r + (x, y), _colour(random, ground))
-        for (figure, angle), (x, y, r) in zip(shapes, discs, strict=True)
-    ]
-
-
-def orientation(label: int, random: Random, ground: NDArray[np.float64]) -> list[Placed]:
-    """One pointing figure at label · 22.5° clockwise from right, up to 9° off, over a few crumbs."""
-    angle = 2 * math.pi * (label + _between(random, -0.4, 0.4)) / BINS
-    r = _between(random, 6, 11)
-    figure = _turned(_pick(random, POINTING) * (1, _between(random, 0.8, 1.1)), angle) * r
-    middle = (_between(random, r, SIDE - r), _between(random, r, SIDE - r))
-    return [*_crumbs(random, 5, ground), (figure + middle, _colour(random, ground))]
-
-
-def location(label: int, random: Random, ground: NDArray[np.float64]) -> list[Placed]:
-    """A star in cell `label` of a 4 × 4 grid, row by row, and one to three smaller figures elsewhere."""
-    cells = [label]
-    for _ in range(1 + int(random.random() * 3)):
-        free = [cell for cell in range(GRID * GRID) if cell not in cells]
-        cells.append(free[int(random.random() * len(free))])
-    placed = []
-    for cell in reversed(cells):
-        figure = STAR if cell == label else _pick(random, DISTRACTING)
-        r = _between(random, 5.5, 7.0) if cell == label else _between(random, 2.0, 3.2)
-        row, column = divmod(cell, GRID)
-        x, y = ((i + _between(random, 0.2, 0.8)) * SIDE / GRID for i in (column, row))
-        middle = np.clip((x, y), 3.5, SIDE - 3.5)
-        figure = _turned(figure, _between(random, 0, 2 * math.pi)) * r + middle
-        placed.append((figure, _colour(random, ground)))
-    return placed
-
-
-def _crumbs(random: Random, most: int, ground: NDArray[np.float64]) -> list[Placed]:
-    """Up to `most` specks, too small to be taken for a figure."""
-    return [
-        (_regular(5) * _between(random, 0.7, 1.3) + random.random(2) * SIDE, _colour(random, ground, 60))
-        for _ in range(int(random.random() * (most + 1)))
-    ]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is drawn for a class, and how the classes are called."""
-
-    draw: Callable[[int, Random, NDArray[np.float64]], list[Placed]]
-    classes: tuple[str, ...]
-
-
-TASKS = {
-    "shapes_count": Task(count, tuple(str(n) for n in range(1, 9))),
-    "shapes_orientation": Task(orientation, tuple(f"{360 * n / BINS:g}°" for n in range(BINS))),
-    "shapes_location": Task(location, tuple(f"row {n // GRID} column {n % GRID}" for n in range(GRID**2))),
+SAMPLE = 16
+SAMPLES = {
+    "shapes_count": "8c3315584012e9d6a3833570422b916822fac52948d4840fb1fcf6f72206b2c4",
+    "shapes_orientation": "3af5bada93c711786ada67940c03d0df82891d903db7f3c54dd65087721ecb96",
+    "shapes_location": "f6879e83c8c4865731c68730be9841476ba2919775ba1885d5219b84b8204bc4",
 }
+"""`sha256` of the first `SAMPLE` training images of each task."""
 
 
 @dataclass(frozen=True)
-class Shapes(Dataset):
+class Shapes(Pinned):
     """Polygons on a ground of changing colours, with noise: 1000 training and 5000 test images of 32 × 32.
 
     `shapes_count` (8 classes), `shapes_orientation` (16) and `shapes_location` (16) follow the structured
     group of VTAB in what they ask, not in their pictures. Every picture has a random stream of its own,
     from (task, part, index), and the classes are balanced to within one image.
 
-    Raises:
-        ConfigError: a name that is none of them.
+    Where another numpy, Pillow or C library draws other pixels, they are another dataset: its fingerprint is
+    of the pixels that are drawn there, and a line on stderr says so.
 
     Source: the tasks are after Zhai et al. 2019, arXiv 1910.04867, section 3; the pictures are ours.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.name not in TASKS:
-            raise ConfigError(
-                f'no generated dataset "{self.name}"{near(self.name, TASKS)}; generated: {", ".join(TASKS)}'
-            )
+    KIND: ClassVar = "generated"
+    TABLE: ClassVar = {
+        "shapes_count": {
+            "train": Part(1000, "679082dce29bb03be5f428e1692f14afe8dce391d7d4ddd5c0b3ea0b1efd48b7"),
+            "test": Part(5000, "7e23b8275f29d332a6d0449fa4c9cb25af529fe1d6febf5565087cbce768b05a"),
+        },
+        "shapes_orientation": {
+            "train": Part(1000, "30aa40655d1d49173b03399e0d009f9c96b32a7bb6870da9de4801956793f9d2"),
+            "test": Part(5000, "15686e21f042ce708b746c01af3284b77b141032186563c1bec9cb2f96f96b5d"),
+        },
+        "shapes_location": {
+            "train": Part(1000, "5227f3d11a17f05a68c1a6b6377021ab68d65270bceb54b52bf6dae4d0e47289"),
+            "test": Part(5000, "b9f1ba59e50e9004c46548c17dfc2d383ab1ff54d594ca1e33c2040b0cc7014c"),
+        },
+    }
 
     def classes(self) -> tuple[str, ...]:
         return TASKS[self.name].classes
 
-    def fingerprint(self, split: str) -> str:
-        return digest(
-            family="shapes",
-            name=self.name,
-            version=VERSION,
-            images=[TRAIN_IMAGES, TEST_IMAGES],
-            split=split,
-            split_seed=self.split_seed,
-        )
-
     def holding(self) -> Holding:
         return Holding(None, "generated")
 
-    def count(self, split: str) -> int:
-        if split == "test":
-            return TEST_IMAGES
-        return len(divide(np.zeros(TRAIN_IMAGES, dtype=np.int64), split, self.split_seed))
+    def content(self, part: str) -> str:
+        return _content(cache.folder(), self.name, part, self.TABLE[self.name][part])
 
-    def records(self, split: str) -> Drawn:
-        part, images = ("test", TEST_IMAGES) if split == "test" else ("train", TRAIN_IMAGES)
-        key = f"{self.name} {VERSION} {part} {images}"
-        pixels, labels = cache.arrays(key, lambda: generate(self.name, part, images))
-        if split != "test":
-            chosen = divide(labels, split, self.split_seed)
-            pixels, labels = pixels[chosen], labels[chosen]
-        return Drawn(pixels, labels)
-
-
-def generate(name: str, part: str, images: int) -> tuple[Pixels, Labels]:
-    """Draw the first `images` pictures of a part (train or test): N, 32, 32, 3 and their labels."""
-    task = TASKS[name]
-    stream = zlib.crc32(f"{name}/{part}".encode())
-    labels = np.concatenate(
-        [
-            np.argsort(_random(stream, 0, block).random(len(task.classes)), kind="stable")
-            for block in range(-(-images // len(task.classes)))
-        ]
-    )[:images].astype(np.int64)
-    pixels = np.empty((images, SIDE, SIDE, 3), dtype=np.uint8)
-    for index, label in enumerate(labels):
-        pixels[index] = _picture(task, int(label), _random(stream, 1, index))
-    return pixels, labels
+    def arrays(self, part: str) -> tuple[Pixels, Labels]:
+        known, expected = self.TABLE[self.name][part], self.content(part)
+        title = f"{self.name} ({part})"
+        pixels, labels, found = array_cache.arrays(
+            title, expected, lambda: generate(self.name, part, known.images)
+        )
+        if found != expected:
+            cache.remember(_record(self.name, part, known.sha256), {"sha256": found})
+            raise DataError(
+                f"{title} is drawn here with SHA-256 {found}, not {expected}, which its keys were made with "
+                f"({_versions()})\nrun again: from now on its keys are those of what is drawn here"
+            )
+        return pixels, labels
 
 
-def _random(*seeds: int) -> Random:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds)))
+@functools.cache
+def _content(folder: Path, name: str, part: str, known: Part) -> str:
+    """SHA-256 of a part as this machine draws it; the same for the life of a process, as its keys are.
+
+    A sample decides whether the pinned one can be trusted; when the part is read, all of it is compared.
+
+    Args:
+        folder: of the cache.
+    """
+    record = _record(name, part, known.sha256)
+    drawn = cache.recall(record).get("sha256")
+    if drawn is None:
+        if sha256(*generate(name, "train", SAMPLE)) == SAMPLES[name]:
+            return known.sha256
+        drawn = sha256(*generate(name, part, known.images))
+        cache.remember(record, {"sha256": drawn})
+    if drawn != known.sha256:
+        progress.say(
+            f"{name} ({part}) is drawn differently here: SHA-256 {drawn[:16]}… instead of "
+            f"{known.sha256[:16]}… ({_versions()}); it is another dataset, with keys of its own"
+        )
+    return str(drawn)
 
 
-def _picture(task: Task, label: int, random: Random) -> Pixels:
-    """One picture: figures averaged from the fine drawing, over a sloping ground, with noise: H, W, 3."""
-    ground = random.random(3) * 255
-    canvas = Image.new("RGBX", (SIDE * FINE, SIDE * FINE))
-    pen = ImageDraw.Draw(canvas)
-    for polygon, colour in task.draw(label, random, ground):
-        corners = np.rint(polygon * FINE).astype(int).ravel().tolist()
-        pen.polygon(corners, fill=(*(int(c) for c in colour), 255))  # the fourth channel is coverage
-    fine = np.asarray(canvas.reduce(FINE), dtype=np.float64)
-    figures, cover = fine[..., :3], fine[..., 3:] / 255
-    ramp = (np.arange(SIDE) + 0.5) / SIDE - 0.5
-    angle = _between(random, 0, 2 * math.pi)
-    slope = np.add.outer(math.sin(angle) * ramp, math.cos(angle) * ramp)[..., None]
-    behind = ground + slope * (random.random(3) - 0.5) * 160
-    noise = (random.random((SIDE, SIDE, 3)) - 0.5) * _between(random, 10, 50)
-    return np.rint(figures + (1 - cover) * behind + noise).clip(0, 255).astype(np.uint8)
+def _record(name: str, part: str, pinned: str) -> str:
+    """The key under which is remembered what these versions draw, where it is not what is pinned."""
+    return f"{name} {part} {pinned} as drawn by {_versions()}"
+
+
+def _versions() -> str:
+    """All that the pixels could depend on."""
+    libc = " ".join(platform.libc_ver()).strip() or platform.platform()
+    return f"numpy {np.__version__}, Pillow {PIL.__version__}, {platform.machine()}, {libc}"

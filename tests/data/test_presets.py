@@ -1,5 +1,6 @@
 """Every preset of conf/dataset composes and builds."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from omegaconf import OmegaConf
 from pear_cli.config.node import config_dir, node
 from pear_cli.data.bundled import FILES
 from pear_cli.data.dataset import Dataset
-from pear_cli.data.shapes import TASKS
+from pear_cli.data.figures import TASKS
 
 PRESETS = sorted(Path(config_dir() / "dataset").glob("*.yaml"))
 
@@ -24,7 +25,7 @@ def build(preset: Path) -> Dataset:
 def test_a_preset_builds_the_dataset_of_its_name(preset):
     dataset = build(preset)
     assert dataset.name == {"timm": "torch/cifar100"}.get(preset.stem, preset.stem)
-    assert set(OmegaConf.load(preset)) - {"_target_"} == set(dataset.__dataclass_fields__)
+    assert set(OmegaConf.load(preset)) - {"_target_"} == {field.name for field in fields(dataset)}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)

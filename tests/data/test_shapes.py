@@ -1,15 +1,21 @@
 """Generated tasks: pinned pictures, balance, and that pixels alone do not give the answer away."""
 
-import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from pear_cli.data import shapes
+from pear_cli.data import figures, shapes
+from pear_cli.data.figures import TASKS, generate
 from pear_cli.data.loading import load
-from pear_cli.data.shapes import TASKS, Shapes, generate
-from pear_cli.errors import ConfigError
+from pear_cli.data.pinned import sha256
+from pear_cli.data.shapes import Shapes
+from pear_cli.data.splits import SPLITS
+from pear_cli.errors import ConfigError, DataError
 from pear_cli.store import cache
+from pear_cli.system import progress
 
 
 def at_size(dataset, split, size):
@@ -21,17 +27,34 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
 
 
-PINNED = {
-    "shapes_count": "a0ccad1bca62f0d2",
-    "shapes_orientation": "8496adde29c031cb",
-    "shapes_location": "a17f07f376ad21fe",
-}
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(progress, "say", lines.append)
+    return lines
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_pictures_are_pinned_so_a_change_needs_a_new_version(name):
-    pixels, labels = generate(name, "train", 12)
-    assert hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:16] == PINNED[name]
+PARTS = [(name, part) for name in TASKS for part in ("train", "test")]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_the_pictures_are_those_that_are_pinned(name, part):
+    pinned = Shapes.TABLE[name][part]
+    assert sha256(*generate(name, part, pinned.images)) == pinned.sha256
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"OPENBLAS_CORETYPE": "Haswell"},
+        {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3"},
+    ],
+)
+def test_a_sample_is_the_same_whatever_the_linear_algebra_and_the_processor(settings):
+    code = "from pear_cli.data.shapes import SAMPLE, SAMPLES, generate, sha256\n"
+    code += "assert {n: sha256(*generate(n, 'train', SAMPLE)) for n in SAMPLES} == SAMPLES"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env={**os.environ, **settings})
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -49,11 +72,10 @@ def test_classes_are_balanced_and_training_and_test_pictures_differ(name):
     assert not {p.tobytes() for p in pixels} & {p.tobytes() for p in other}
 
 
-def test_splits_have_their_sizes_and_classes(monkeypatch):
-    monkeypatch.setattr(shapes, "TEST_IMAGES", 40)
+def test_splits_have_their_sizes_and_classes():
     dataset = Shapes("shapes_location")
-    sizes = [len(at_size(dataset, split, 32)) for split in ("train800", "val200", "train800val200", "test")]
-    assert sizes == [800, 200, 1000, 40]
+    assert [dataset.count(split) for split in SPLITS] == [800, 200, 1000, 5000]
+    assert [len(at_size(dataset, split, 32)) for split in SPLITS[:3]] == [800, 200, 1000]
     images = at_size(dataset, "val200", 16)
     assert images.pixels.shape == (200, 16, 16, 3)
     assert len(images.classes) == 16
@@ -63,14 +85,14 @@ def test_splits_have_their_sizes_and_classes(monkeypatch):
 def test_the_number_of_figures_is_the_class():
     for label in range(8):
         random = np.random.Generator(np.random.PCG64(label))
-        assert len(shapes.count(label, random, np.zeros(3))) == int(TASKS["shapes_count"].classes[label])
+        assert len(figures.count(label, random, np.zeros(3))) == int(TASKS["shapes_count"].classes[label])
 
 
 def test_figures_to_be_counted_lie_inside_and_apart():
     for seed in range(20):
-        placed = shapes.count(7, np.random.Generator(np.random.PCG64(seed)), np.zeros(3))
+        placed = figures.count(7, np.random.Generator(np.random.PCG64(seed)), np.zeros(3))
         middles = np.array([(p.min(0) + p.max(0)) / 2 for p, _ in placed])
-        assert all(p.min() >= 0 and p.max() <= shapes.SIDE for p, _ in placed)
+        assert all(p.min() >= 0 and p.max() <= figures.SIDE for p, _ in placed)
         gaps = np.linalg.norm(middles[:, None] - middles[None], axis=2) + 99 * np.eye(8)
         assert gaps.min() > 1
 
@@ -78,53 +100,115 @@ def test_figures_to_be_counted_lie_inside_and_apart():
 def test_the_star_stands_in_the_cell_of_its_class():
     for label in range(16):
         random = np.random.Generator(np.random.PCG64(label))
-        star, _ = shapes.location(label, random, np.zeros(3))[-1]
-        assert len(star) == len(shapes.STAR)
-        column, row = star.mean(axis=0) // (shapes.SIDE / shapes.GRID)
+        star, _ = figures.location(label, random, np.zeros(3))[-1]
+        assert len(star) == len(figures.STAR)
+        column, row = star.mean(axis=0) // (figures.SIDE / figures.GRID)
         assert 4 * row + column == label
 
 
 def test_the_direction_is_that_of_the_tip():
     for label in range(16):
         random = np.random.Generator(np.random.PCG64(label))
-        figure, _ = shapes.orientation(label, random, np.zeros(3))[-1]
+        figure, _ = figures.orientation(label, random, np.zeros(3))[-1]
         tip = figure[0] - figure.mean(axis=0)
         degrees = np.degrees(np.arctan2(tip[1], tip[0]))
         assert abs((degrees - 22.5 * label + 180) % 360 - 180) < 11.25
 
 
-def test_fingerprints_follow_task_split_seed_and_version(monkeypatch):
+def test_fingerprints_follow_the_content_and_the_division_and_nothing_is_drawn_for_them():
     made = {
         Shapes(name, split_seed=seed).fingerprint(split)
         for name in TASKS
         for seed in (0, 1)
-        for split in ("train800", "val200", "test")
+        for split in SPLITS
     }
-    assert len(made) == 18
-    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
-    assert Shapes("shapes_count").fingerprint("test") not in made
-    assert not cache.folder().exists()  # nothing was drawn for a fingerprint
+    assert len(made) == 3 * (2 + 2 + 1 + 1)  # a seed divides train800 from val200, and moves nothing else
+    assert not cache.folder().exists()
 
 
-def test_a_broken_cache_is_drawn_again(monkeypatch):
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 20)
+def inverted(pixels, labels):
+    return 255 - pixels, labels
+
+
+def another_label(pixels, labels):
+    return pixels, np.where(np.arange(len(labels)) == 3, 99, labels)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        inverted,
+        another_label,
+        lambda pixels, labels: (pixels[:10], labels[:10]),
+        lambda pixels, labels: (pixels[:, ::2, ::2], labels),
+        lambda pixels, labels: (pixels.astype(np.int16), labels),
+        lambda pixels, labels: (pixels, labels.astype(np.int32)),
+        lambda pixels, labels: None,
+    ],
+)
+def test_cached_pictures_that_are_not_the_pinned_ones_are_drawn_again(said, alter):
     dataset = Shapes("shapes_count")
-    expected = at_size(dataset, "train800val200", 32).pixels
+    whole = dataset.records("train800val200")
     (stored,) = cache.folder().rglob("*.npz")
-    whole = stored.read_bytes()
-    altered = bytearray(whole)
-    altered[len(whole) // 2] ^= 255
-    for broken in (b"", whole[:500], bytes(altered), b"not an archive"):
-        stored.write_bytes(broken)
-        assert np.array_equal(at_size(dataset, "train800val200", 32).pixels, expected)
-        assert stored.read_bytes() == whole
+    before, planted = stored.read_bytes(), alter(whole.pixels, whole.labels)
+    if planted is None:
+        stored.write_bytes(before[:500])
+    else:
+        np.savez(stored, pixels=planted[0], labels=planted[1])
+    assert np.array_equal(dataset.records("train800val200").pixels, whole.pixels)
+    assert stored.read_bytes() == before
+    assert said == [
+        f"{stored} is damaged or does not hold the images of shapes_count (train); they are made again"
+    ]
 
 
-def test_pictures_come_from_the_cache_the_second_time(monkeypatch):
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 20)
-    first = at_size(Shapes("shapes_count"), "val200", 32)
+def test_pictures_come_from_the_cache_the_second_time(monkeypatch, said):
+    first = Shapes("shapes_count").records("val200")
     monkeypatch.setattr(shapes, "generate", None)
-    assert np.array_equal(at_size(Shapes("shapes_count"), "val200", 32).pixels, first.pixels)
+    assert np.array_equal(Shapes("shapes_count").records("val200").pixels, first.pixels)
+    assert not said
+
+
+def test_what_is_drawn_differently_is_another_dataset_and_said_once(monkeypatch, said):
+    pinned = Shapes("shapes_count").fingerprint("train800val200")
+    content = Shapes("shapes_count").content("train")
+    shapes._content.cache_clear()
+    calls = []
+    monkeypatch.setattr(shapes, "generate", lambda *of: calls.append(of) or inverted(*generate(*of)))
+    other = Shapes("shapes_count")
+    assert len({other.fingerprint("train800val200") for _ in range(2)} | {pinned}) == 2
+    assert len(calls) == 2
+    assert len(said) == 1
+    drawn = other.content("train")
+    assert f"SHA-256 {drawn[:16]}… instead of {content[:16]}… (numpy {np.__version__}, Pillow " in said[0]
+    assert sha256(*inverted(*generate("shapes_count", "train", 1000))) == drawn
+    assert other.records("train800val200").pixels.shape == (1000, 32, 32, 3)
+    shapes._content.cache_clear()  # the next process
+    monkeypatch.setattr(shapes, "generate", None)
+    assert other.fingerprint("train800val200") != pinned
+    assert len(other.records("train800val200")) == 1000
+    assert len(said) == 2
+
+
+def test_a_difference_that_the_sample_does_not_show_is_never_trained_on_under_the_pinned_key(
+    monkeypatch, said
+):
+    def late(name, part, images):
+        pixels, labels = generate(name, part, images)
+        pixels[shapes.SAMPLE :, 0, 0] ^= 1
+        return pixels, labels
+
+    dataset = Shapes("shapes_count")
+    pinned = dataset.fingerprint("train800val200")
+    monkeypatch.setattr(shapes, "generate", late)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"(?s)is drawn here with SHA-256 .*, not 679082.*\nrun again"):
+            dataset.records("train800val200")
+    shapes._content.cache_clear()  # the next process
+    assert dataset.fingerprint("train800val200") != pinned
+    assert dataset.fingerprint("test") == Shapes("shapes_count").fingerprint("test")
+    assert len(dataset.records("train800val200")) == 1000
+    assert len(said) == 1
 
 
 def test_an_unknown_task_names_its_neighbour():
