@@ -111,17 +111,20 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
     pear show 3f2a
     pear show digits.safetensors
     """
-    from pear_cli.export import single_file
     from pear_cli.report.analysis import listing
     from pear_cli.report.terminal import layout
-    from pear_cli.report.terminal.show import print_artifact, print_exported
 
     if Path(artifact).is_file():
         if as_json:
+            from pear_cli.export import single_file
+
             typer.echo(json.dumps(single_file.read(Path(artifact)).to_json()))
         else:
+            from pear_cli.report.terminal.exported import print_exported
+
             print_exported(Path(artifact), layout.console())
         return
+    from pear_cli.report.terminal.show import print_artifact
     from pear_cli.store.artifact import Artifact
     from pear_cli.store.store import Store
 

@@ -62,7 +62,7 @@ def make(
     """
     from pear_cli.report.analysis import listing
     from pear_cli.report.analysis.comparison import compare
-    from pear_cli.report.formats import FORMATS
+    from pear_cli.report.analysis.formats import FORMATS
     from pear_cli.system.files import write
 
     known = ("html", *FORMATS)
@@ -103,13 +103,14 @@ def diff(first: Name, second: Name, as_json: Lines = False, store: Root = STORE)
     """
     from pear_cli.report.analysis import difference
     from pear_cli.report.terminal import layout
+    from pear_cli.report.terminal.diff import print_difference
 
     place = open_store(store)
     found = difference.between(place.resolve(first), place.resolve(second), place)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
-        difference.print_difference(found, layout.console())
+        print_difference(found, layout.console())
 
 
 @app.command(cls=OfAStore)
@@ -133,12 +134,13 @@ def plot(
     pear plot share-map 3f2a --out map.pdf
     pear plot pareto dataset=digits --out front.png
     """
-    from pear_cli.report import plots
+    from pear_cli.report.charts.plot import COMPARED, KINDS
+    from pear_cli.report.charts.plot import plot as draw
     from pear_cli.system.files import write
 
-    if kind not in plots.KINDS:
-        raise UsageError(f'no plot "{kind}"{near(kind, plots.KINDS) or ";"} plots: {", ".join(plots.KINDS)}')
-    if not what and kind not in plots.COMPARED:
+    if kind not in KINDS:
+        raise UsageError(f'no plot "{kind}"{near(kind, KINDS) or ";"} plots: {", ".join(KINDS)}')
+    if not what and kind not in COMPARED:
         raise UsageError(f"pear plot {kind} needs an artifact; see what there is: pear ls")
-    write(out, plots.plot(kind, what or [], open_store(store), out, title))
+    write(out, draw(kind, what or [], open_store(store), out, title))
     typer.echo(out)

@@ -30,7 +30,7 @@ class Past:
         artifacts = {(a.stage, a.key): a for a in store.artifacts()}
         self._seen: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], float]]] = {}
         for artifact in artifacts.values():
-            lineage = Lineage.of(artifact, lambda stage, key: artifacts.get((stage, key)))
+            lineage = Lineage.from_artifact(artifact, lambda stage, key: artifacts.get((stage, key)))
             kind = (_kind(artifact.stage, artifact.inputs), *_values(lineage.config, SAME))
             self._seen.setdefault(kind, []).append((_values(lineage.config, NEAR), _seconds(artifact)))
 

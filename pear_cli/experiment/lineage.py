@@ -1,12 +1,13 @@
 """The whole experiment behind an artifact, read from manifests alone."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pear_cli.config.choices import BatchNorm
 from pear_cli.store.artifact import Artifact
+from pear_cli.store.canonical import dotted
 
 Find = Callable[[str, str], Artifact | None]
 """(stage, key) -> the artifact, None where it is gone."""
@@ -40,7 +41,7 @@ class Lineage:
     missing: tuple[str, ...]
 
     @classmethod
-    def of(cls, artifact: Artifact, find: Find) -> "Lineage":
+    def from_artifact(cls, artifact: Artifact, find: Find) -> "Lineage":
         """Follow the inputs of an artifact, as far as they are there."""
         seen = {(artifact.stage, artifact.key)}  # a damaged store could hold a circle
         ancestors: list[Artifact] = []
@@ -103,16 +104,15 @@ class Lineage:
     def settings(self) -> dict[str, Any]:
         """The config with dotted names, and `method` and `dataset` as a table has them.
 
-        A method goes by the name of the file of its formula, a dataset of several tasks by name and task.
-        What keys leave out where it has its first value is there all the same.
+        A dataset of several tasks goes by name and task. What keys leave out where it has its first value is
+        there all the same.
         """
-        flat = dict(_flat(self.config))
+        flat = dict(dotted(self.config))
+        targets = {name: flat.pop(name) for name in list(flat) if f".{name}".endswith("._target_")}
         if "backbone.name" in flat:
             flat.setdefault("backbone.batch_norm", BatchNorm.frozen.value)
-        method = self.config.get("method")
-        target = method.get("_target_") if isinstance(method, dict) else None
-        if isinstance(target, str):
-            flat["method"] = target.split(".")[-2] if "." in target else target
+        if name := method_name(targets.get("method._target_")):
+            flat["method"] = name
         if task := flat.get("dataset.task"):
             flat["dataset"] = f"{flat.get('dataset.name')}/{task}"
         return flat
@@ -155,6 +155,22 @@ class Lineage:
         return found
 
 
+def method_name(target: object) -> str | None:
+    """What tables and filters call a method: the file of its formula, a stable part of its public `_target_`.
+
+    `pear_cli.adapters.lora.LoRA` is `lora`. Presets of one formula, such as houlsby and pfeiffer of
+    `bottleneck`, have one name. A target of another shape, from a stranger, is its own name.
+
+    Returns:
+        None where the target is no text, or an empty one.
+    """
+    if not isinstance(target, str):
+        return None
+    module, _, cls = target.rpartition(".")
+    stem = module.rpartition(".")[2]
+    return (stem if stem and cls else target) or None
+
+
 def stage_of(name: str) -> str:
     """The stage of an input: `adapt` is a training stage too, and rounds of pruning read earlier ones."""
     return {"adapt": "train", "scored": "score", "pruned": "prune-share"}.get(name, name)
@@ -168,11 +184,3 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
                 _merge(below, item)
                 continue
         into[name] = item
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in config.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{name}.")
-        elif name != "_target_":
-            yield f"{prefix}{name}", item

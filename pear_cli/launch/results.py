@@ -90,7 +90,7 @@ def _show_stages(record: Record) -> None:
 
 def _show(evaluated: list[Path], share_map: bool) -> None:
     """Who serves where in a single model, then what the evaluations came to, on stderr."""
-    from pear_cli.report.analysis import benchmark
+    from pear_cli.report.analysis import benchmark, listing
     from pear_cli.report.terminal import show, standings, table
     from pear_cli.store.artifact import Artifact
     from pear_cli.store.store import Store
@@ -100,7 +100,7 @@ def _show(evaluated: list[Path], share_map: bool) -> None:
     artifacts = [Artifact.at(path) for path in evaluated]
     if share_map:
         show.print_share_map(artifacts[0], store, console)
-    rows = table.closing_rows(artifacts, store)
+    rows = [listing.row(artifact, store) for artifact in artifacts]
     table.print_closing(rows, console)
-    if (swept := benchmark.of(rows)) is not None:
+    if (swept := benchmark.common(rows)) is not None:
         standings.print_averages(benchmark.standings(rows, swept), swept, console)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from pear_cli.report.interval import mean_and_interval
+from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.system import progress
 from pear_cli.system.progress.rows import duration as duration
 from pear_cli.system.streams import printable as printable
@@ -32,7 +32,12 @@ def number(x: float | None) -> str:
 
 def count(n: float | None) -> str:
     """A number of parameters: 812, 26.1k, 85.8M."""
-    return "" if n is None else _scaled(n)
+    if n is None:
+        return ""
+    power, units = 0, ("", "k", "M", "G")
+    while abs(n) >= 1000 and power < len(units) - 1:
+        n, power = n / 1000, power + 1
+    return (f"{n:.0f}" if power == 0 or abs(n) >= 100 else f"{n:.1f}") + units[power]
 
 
 def size(n: float | None) -> str:
@@ -42,17 +47,7 @@ def size(n: float | None) -> str:
 
 def percent(values: Sequence[float]) -> str:
     """A share in percent; of several runs the mean, its 95% interval and the number of runs."""
-    if not values:
+    found = Estimate.from_seeds(values)
+    if found is None:
         return ""
-    mean, spread = mean_and_interval(values)
-    if spread is None:
-        return f"{100 * mean:.2f}"
-    return f"{100 * mean:.2f} ± {100 * spread:.2f} (n={len(values)})"
-
-
-def _scaled(n: float) -> str:
-    power, units = 0, ("", "k", "M", "G")
-    while abs(n) >= 1000 and power < len(units) - 1:
-        n, power = n / 1000, power + 1
-    digits = f"{n:.0f}" if power == 0 or abs(n) >= 100 else f"{n:.1f}"
-    return digits + units[power]
+    return found.percent() + (f" (n={found.count})" if found.count > 1 else "")

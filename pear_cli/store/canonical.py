@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -53,6 +53,15 @@ def plain(value: object, where: str = "value") -> Any:
     if isinstance(value, PurePath):
         raise ConfigError(f"{where} = {str(value)!r} is a path: it differs between machines, a key must not")
     raise ConfigError(f"{where} is a {type(value).__name__}: it has no canonical form")
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The single settings of nested ones, each with its dotted name; an empty group is one, too."""
+    for name, item in settings.items():
+        if isinstance(item, Mapping) and item:
+            yield from dotted(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
 
 
 def parse(content: str | bytes) -> Any:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pear_cli.config.choices import Tracker
 from pear_cli.errors import ConfigError
+from pear_cli.store.canonical import dotted
 from pear_cli.system import processes, progress
 
 PROJECT = "pear"
@@ -80,7 +81,7 @@ def following(
     listener = Listener(kind.value)
     if kind is not Tracker.none and folder is not None:
         try:
-            listener.tracker = _started(kind, folder, name, dict(_flat(settings)))
+            listener.tracker = _started(kind, folder, name, _plain(settings))
         except Exception as error:
             _warn(kind.value, error)
     try:
@@ -132,12 +133,12 @@ def _wandb_answers() -> bool:
     return True
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str | int | float) else str(value)
+def _plain(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """What trackers can hold, by dotted name."""
+    return {
+        name: value if isinstance(value, str | int | float) else str(value)
+        for name, value in dotted(settings)
+    }
 
 
 def _warn(name: str, error: Exception) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pear_cli.report.interval import mean_and_interval
+from pear_cli.report.analysis.estimate import Estimate
 
 TASKS = ("digits", "mnist5k", "shapes_count", "shapes_orientation", "shapes_location")
 QUICK = ("digits", "mnist5k", "shapes_count")
@@ -114,8 +114,9 @@ def row(cells: Iterable[str]) -> str:
 
 
 def cell(values: list[float]) -> str:
-    mean, half = mean_and_interval(values)
-    return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
+    found = Estimate.from_seeds(values)
+    assert found is not None
+    return f"{found.mean:.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
 
 
 def speed(artifacts: dict[str, str], batch: int = 64, repeats: int = 9) -> dict[str, tuple[float, float]]:

@@ -237,7 +237,7 @@ def test_a_description_from_before_the_setting_is_read(run):
 
 def test_evaluations_that_differ_in_it_are_not_comparable(run):
     _, store, made = run
-    learned, frozen = Lineage.of(made["eval"], store.find), Lineage.of(made["eval"], store.find)
+    learned, frozen = (Lineage.from_artifact(made["eval"], store.find) for _ in range(2))
     del frozen.config["backbone"]["batch_norm"]
     assert learned.setting("backbone.batch_norm") == "train"
     assert notes([learned]) == []

@@ -19,8 +19,8 @@ from pear_cli.export import load as api
 from pear_cli.export import merged, single_file
 from pear_cli.export.single_file import export, read
 from pear_cli.model import model as models
+from pear_cli.report.terminal.exported import print_exported
 from pear_cli.report.terminal.layout import console
-from pear_cli.report.terminal.show import print_exported
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pear_cli.config.node import config_dir
 from pear_cli.data.vtab import TASKS
 from pear_cli.errors import ConfigError
 from pear_cli.report.analysis import benchmark
-from pear_cli.report.analysis.benchmark import standings
+from pear_cli.report.analysis.benchmark import models, standings
+from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.report.analysis.listing import rows
-from pear_cli.report.interval import mean_and_interval
 from pear_cli.report.terminal.standings import print_averages, print_benchmark
 
 VTAB1K = benchmark.named("vtab1k")
@@ -52,8 +53,7 @@ def test_nineteen_tasks_of_three_seeds_have_both_averages_with_intervals(evaluat
     assert standing.of_group("Natural") == pytest.approx([0.03, 0.13, 0.23])
     assert standing.of_groups() == pytest.approx([(3 + 8.5 + 14.5) / 300 + s / 10 for s in range(3)])
     line = lines_of(print_averages, [standing], VTAB1K)[1]
-    mean, half = mean_and_interval(standing.of_groups())
-    assert f"{100 * mean:.2f} ± {100 * half:.2f} (n=3)" in line
+    assert f"{Estimate.from_seeds(standing.of_groups()).percent()} (n=3)" in line
     assert "19.00 ± 24.84 (n=3)" in line
     assert line.split()[-1] == "19/19"
 
@@ -78,7 +78,7 @@ def test_a_seed_that_lacks_a_task_is_left_out_and_named(evaluated, lines_of):
     listed = evaluated(["dtd"], seeds=(2,))
     (standing,) = standings(listed, VTAB1K)
     assert (standing.seeds, standing.left_out) == ((0, 1), (2,))
-    assert standing.of_task("dtd") == pytest.approx([0.02, 0.12])
+    assert standing.mean("dtd") == pytest.approx([0.02, 0.12])
     assert any(
         "leaves out seeds" in line and line.endswith(": 2")
         for line in lines_of(print_averages, [standing], VTAB1K)
@@ -101,14 +101,14 @@ def test_of_two_evaluations_of_a_task_the_newest_counts(evaluated, fake):
     evaluated(["dtd", "svhn"])
     fake.experiment("vtab", 0, task="dtd", accuracy=0.5, dense_only=True)
     (standing,) = standings(rows(fake.store, ["stage=eval"]), VTAB1K)
-    assert standing.of_task("dtd") == [0.5]
+    assert standing.mean("dtd") == [0.5]
 
 
 def test_a_launch_is_of_a_benchmark_when_it_has_several_of_its_tasks_and_no_others(evaluated, fake):
-    assert benchmark.of(evaluated(["dtd"])) is None
-    assert benchmark.of(evaluated(["svhn"])) == VTAB1K
+    assert benchmark.common(evaluated(["dtd"])) is None
+    assert benchmark.common(evaluated(["svhn"])) == VTAB1K
     fake.experiment("digits", dense_only=True)
-    assert benchmark.of(rows(fake.store, ["stage=eval"])) is None
+    assert benchmark.common(rows(fake.store, ["stage=eval"])) is None
 
 
 def test_an_unknown_benchmark_is_told_with_those_that_there_are(fake, lines_of):
@@ -116,3 +116,24 @@ def test_an_unknown_benchmark_is_told_with_those_that_there_are(fake, lines_of):
         benchmark.named("vtab")
     (line,) = lines_of(print_benchmark, [], VTAB1K)
     assert line.endswith("run: pear run experiment=vtab1k dataset.root=DIR")
+
+
+def test_both_averages_of_a_page_are_over_seeds(evaluated):
+    ((found, (model,)),) = models(compare(evaluated(seeds=(0, 1))))
+    assert (found, set(model.tasks)) == (VTAB1K, set(TASKS))
+    assert model.of_groups.mean == pytest.approx((3 + 8.5 + 14.5) / 300 + 0.05)
+    assert (model.of_tasks.mean, model.of_tasks.count) == (pytest.approx(0.14), 2)
+    assert models([]) == []
+
+
+def test_an_average_of_a_part_is_no_average(evaluated):
+    ((_, (model,)),) = models(compare(evaluated([task for task in VTAB1K.tasks if task != "kitti"])))
+    assert model.of_group("Natural").mean == pytest.approx(0.03)
+    assert model.of_group("Structured") is model.of_groups is model.of_tasks is None
+
+
+def test_tasks_with_settings_of_their_own_are_not_one_model(evaluated):
+    evaluated(["dtd"])
+    ((_, found),) = models(compare(evaluated(["svhn"], normalization="imagenet")))
+    assert sorted(task for model in found for task in model.tasks) == ["dtd", "svhn"]
+    assert len({model.name for model in found}) == 2

@@ -6,8 +6,9 @@ import pytest
 from scipy.stats import binomtest
 
 from pear_cli.report import spelling
-from pear_cli.report.analysis.difference import Agreement, between, print_difference
+from pear_cli.report.analysis.difference import Agreement, between
 from pear_cli.report.analysis.predictions import Predictions
+from pear_cli.report.terminal.diff import print_difference
 
 
 def test_what_differs_is_said_and_nothing_else(fake, lines_of):
@@ -34,7 +35,7 @@ def test_agreement_on_the_same_images_is_tested_exactly(finished, monkeypatch):
     labels = np.zeros(10, dtype=np.int64)
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     answers = iter([[right] * 9 + [wrong], [right] * 3 + [wrong] * 6 + [right]])
-    monkeypatch.setattr(Predictions, "of", lambda artifact: Predictions(np.array(next(answers)), labels))
+    monkeypatch.setattr(Predictions, "from_artifact", lambda _: Predictions(np.array(next(answers)), labels))
     found = between(evaluated, evaluated, finished.store).agreement
     assert found == Agreement(3, 6, 1, 0, pytest.approx(binomtest(6, 7).pvalue))
 

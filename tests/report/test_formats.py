@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from pear_cli.report.analysis.comparison import compare
+from pear_cli.report.analysis.formats import FORMATS, escape_latex
 from pear_cli.report.analysis.listing import rows
-from pear_cli.report.formats import FORMATS, escape_latex
 
 HOSTILE = "</script><script>alert(1)</script>|`$\\%_&#{}~^\"'é中"
 

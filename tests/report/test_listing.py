@@ -13,7 +13,7 @@ from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.analysis.filters import Filter
 from pear_cli.report.analysis.listing import groups, json_lines, row, rows
 from pear_cli.report.analysis.protocol import notes
-from pear_cli.report.terminal.table import closing_rows, print_closing, print_listing
+from pear_cli.report.terminal.table import print_closing, print_listing
 from pear_cli.store.artifact import Artifact
 
 
@@ -255,27 +255,27 @@ def test_the_closing_table_sets_accuracy_beside_cost(fake, lines_of):
         fake.experiment(rule="none", kind="none"),
         fake.experiment(),
     ]
-    lines = lines_of(print_closing, closing_rows([m["eval"] for m in made], fake.store))
+    lines = lines_of(print_closing, [row(m["eval"], fake.store) for m in made])
     assert lines[0].split() == ["model", "pruned", "accuracy", "%", "trained", "stored", "on", "disk", "time"]
     assert lines[1].startswith("dense, before pruning")
     assert lines[2].startswith("prune only")
     assert lines[3].startswith("prune + share + knowledge  2/4")
     assert "not multiply-accumulates" in lines[4]
-    alone = lines_of(print_closing, closing_rows([m["eval"] for m in made[:2]], fake.store))
+    alone = lines_of(print_closing, [row(m["eval"], fake.store) for m in made[:2]])
     assert not any("not multiply-accumulates" in line for line in alone)  # nothing is shared
 
 
 def test_the_closing_table_has_the_size_of_networks_without_their_channels(fake, lines_of):
     narrow = {"network_params": 1_200_000, "whole_network_params": 3_400_000}
     made = fake.publish("eval", {"phase": "shared"}, accounting=narrow)
-    lines = lines_of(print_closing, closing_rows([made, fake.experiment()["eval"]], fake.store))
+    lines = lines_of(print_closing, [row(a, fake.store) for a in (made, fake.experiment()["eval"])])
     assert "network" in lines[0]
     assert "1.2M of 3.4M" in lines[1]
 
 
 def test_the_closing_table_takes_evaluations_only(fake, lines_of):
     with pytest.raises(StoreError, match="needs evaluations"):
-        lines_of(print_closing, closing_rows([fake.experiment()["train"]], fake.store))
+        lines_of(print_closing, [row(fake.experiment()["train"], fake.store)])
 
 
 def test_rows_that_would_look_the_same_show_the_setting_that_tells_them_apart(fake, lines_of):
@@ -310,7 +310,7 @@ def test_a_circle_of_inputs_ends(fake):
     made = fake.experiment()
     made["train"].manifest["inputs"]["checkpoint"] = made["checkpoint"].key
     there = {(artifact.stage, artifact.key): artifact for artifact in made.values()}
-    lineage = Lineage.of(made["eval"], lambda stage, key: there.get((stage, key)))
+    lineage = Lineage.from_artifact(made["eval"], lambda stage, key: there.get((stage, key)))
     assert len(lineage.all) == 6
 
 

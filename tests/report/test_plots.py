@@ -5,13 +5,12 @@ import pytest
 from pear_cli.errors import ConfigError, MissingArtifact
 from pear_cli.report.analysis.comparison import compare
 from pear_cli.report.analysis.listing import rows
-from pear_cli.report.charts import curves, heat, render
+from pear_cli.report.analysis.pruned import Sites
+from pear_cli.report.charts import artifact, curves, heat, render
+from pear_cli.report.charts.artifact import KINDS
 from pear_cli.report.charts.frontier import LEGEND, compared, front, pareto, ratios
+from pear_cli.report.charts.plot import plot
 from pear_cli.report.charts.style import PAPER, finished
-from pear_cli.report.page import insides
-from pear_cli.report.page.insides import KINDS
-from pear_cli.report.plots import plot
-from pear_cli.report.terminal.drawing import Drawing
 
 SITES = ("blocks.0.attn.q", "blocks.1.attn.q")
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg"}
@@ -143,6 +142,6 @@ def test_ticks_are_whole_epochs(epochs, ticks):
 
 
 def test_the_caption_of_a_share_map_without_sharing_does_not_say_who_serves(monkeypatch):
-    monkeypatch.setattr(insides.show, "draw", lambda _: Drawing(SITES, owners=dict.fromkeys(SITES)))
-    assert "nothing serves there" in (caption := insides.share_map(None, PAPER).caption)
+    monkeypatch.setattr(artifact.pruned, "from_lineage", lambda _: Sites(SITES, owners=dict.fromkeys(SITES)))
+    assert "nothing serves there" in (caption := artifact.share_map(None, PAPER).caption)
     assert "served by" not in caption

@@ -29,7 +29,7 @@ def test_confusion_has_the_true_class_in_rows():
 
 def test_predictions_are_read_without_torch_and_agree_with_the_metrics(finished):
     evaluated = finished.made["eval"]
-    found = Predictions.of(evaluated)
+    found = Predictions.from_artifact(evaluated)
     assert found.right.mean() == pytest.approx(evaluated.manifest["metrics"]["accuracy"])
 
 
@@ -40,4 +40,4 @@ def test_predictions_with_other_tensors_are_refused(fake):
         draft.save_tensors("predictions", {"logits": torch.zeros(3, 2), "labels": torch.tensor([0, 1, 5])})
         made = draft.publish(inputs={}, config={}, metrics={}, accounting={}, seconds=1.0, environment={})
     with pytest.raises(CorruptArtifact, match="disagree"):
-        Predictions.of(made)
+        Predictions.from_artifact(made)

@@ -4,9 +4,10 @@ import shutil
 import pytest
 
 from pear_cli.errors import CorruptArtifact, StoreError
-from pear_cli.report.terminal.drawing import Channels, Drawing, Parts, place, shade
+from pear_cli.report.analysis.pruned import Channels, Parts, Sites, from_description, place
+from pear_cli.report.terminal.drawing import draw, shade
 from pear_cli.report.terminal.layout import console
-from pear_cli.report.terminal.show import drawing_of, print_artifact, print_share_map
+from pear_cli.report.terminal.show import print_artifact, print_share_map
 
 
 def test_the_share_map_shows_who_serves_where(fake, lines_of):
@@ -38,22 +39,22 @@ def test_importance_is_drawn_for_scores(fake, lines_of):
 def test_heads_and_ranks_are_drawn_as_one_shade_each():
     names = tuple(f"blocks.{block}.attn.heads.{head}" for block in range(2) for head in range(3))
     scores = dict(zip(names, (0.0, 0.5, 1.0, 0.3, 0.8, 0.1), strict=True))
-    lines = [line.plain for line in Parts(names, scores, frozenset({names[0], names[4]})).lines(80)]
+    lines = [line.plain for line in draw(Parts(names, scores, frozenset({names[0], names[4]})), 80)]
     assert lines[:3] == ["block attn", "    0 ·▓█", "    1 ▒·░"]
     ranks = tuple(f"blocks.0.attn.{slot}.ranks.{rank}" for slot in "qv" for rank in range(2))
-    assert [line.plain for line in Parts(ranks).lines(80)] == ["block attn.q  attn.v", "    0 ██      ██"]
+    assert [line.plain for line in draw(Parts(ranks), 80)] == ["block attn.q  attn.v", "    0 ██      ██"]
 
 
 def test_channels_are_counted_by_layer():
     names = tuple(f"blocks.{b}.mlp.fc1.channels.{i}" for b in range(2) for i in range(12))
-    drawn = Channels.of(names, frozenset(names[:9])).lines(80)
+    drawn = draw(Channels.from_names(names, frozenset(names[:9])), 80)
     assert [line.plain for line in drawn[:3]] == ["block mlp.fc1", "    0 3/12", "    1 12/12"]
 
 
 def test_a_layer_that_is_numbered_stands_below_its_parents_name_in_the_row_of_its_block():
     layers = ("layer2.0.conv1", "layer2.0.downsample.0", "layer2.1.conv1")
     names = tuple(f"{layer}.channels.{i}" for layer in layers for i in range(4))
-    drawn = [line.plain.split() for line in Channels.of(names).lines(80)[:3]]
+    drawn = [line.plain.split() for line in draw(Channels.from_names(names), 80)[:3]]
     assert drawn == [["block", "conv1", "downsample.0"], ["0", "4/4", "4/4"], ["1", "4/4"]]
 
 
@@ -65,15 +66,15 @@ def test_seven_slots_of_twelve_blocks_fit_80_columns():
     slots = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2", "mlp")
     sites = tuple(f"blocks.{block}.{slot}" for block in range(12) for slot in slots)
     owners = {site: f"blocks.11.{site.split('.', 2)[2]}" for site in sites}
-    drawing = Drawing(sites, dict.fromkeys(sites, 0.5), owners, frozenset(s for s in sites if owners[s] != s))
-    lines = [line.plain for line in drawing.lines(80)]
+    drawing = Sites(sites, dict.fromkeys(sites, 0.5), owners, frozenset(s for s in sites if owners[s] != s))
+    lines = [line.plain for line in draw(drawing, 80)]
     assert max(map(len, lines)) <= 80
     assert sum(line.count("→ 11 K") for line in lines) == 77
 
 
 def test_slots_that_do_not_fit_follow_below():
     sites = tuple(f"blocks.0.attn.{slot}" for slot in ("q", "k", "v"))
-    lines = [line.plain for line in Drawing(sites, dict.fromkeys(sites, 1.0)).lines(19)]
+    lines = [line.plain for line in draw(Sites(sites, dict.fromkeys(sites, 1.0)), 19)]
     assert [line.split()[1:] for line in lines if line.startswith("block")] == [
         ["attn.q"],
         ["attn.k"],
@@ -83,7 +84,7 @@ def test_slots_that_do_not_fit_follow_below():
 
 
 def test_negative_importance_is_the_lightest():
-    lines = Drawing(("blocks.0.mlp", "blocks.1.mlp"), {"blocks.0.mlp": -0.5, "blocks.1.mlp": 1.0}).lines(80)
+    lines = draw(Sites(("blocks.0.mlp", "blocks.1.mlp"), {"blocks.0.mlp": -0.5, "blocks.1.mlp": 1.0}), 80)
     assert lines[1].plain == "    0 ░ -0.50"
 
 
@@ -156,9 +157,9 @@ def test_altered_files_are_not_drawn(fake, lines_of):
 
 def test_a_description_that_is_none_is_refused():
     with pytest.raises(StoreError, match="not the description"):
-        drawing_of({"owners": []}, {})
+        from_description({"owners": []}, {})
     with pytest.raises(StoreError, match="no site"):
-        drawing_of({"owners": {"a.attn.q": "b.attn.q"}, "knowledge": None}, {})
+        from_description({"owners": {"a.attn.q": "b.attn.q"}, "knowledge": None}, {})
 
 
 def test_names_cannot_command_the_terminal(fake, lines_of):
@@ -178,14 +179,14 @@ def test_without_unicode_the_drawing_is_ascii(fake):
 
 def test_heads_among_channels_are_called_heads():
     heads = tuple(f"blocks.0.attn.qkv.channels.{i}" for i in range(3))
-    mixed = Channels.of((*heads, "blocks.0.mlp.fc1.channels.0"))
+    mixed = Channels.from_names((*heads, "blocks.0.mlp.fc1.channels.0"))
     assert mixed.title == "channels and attention heads"
-    assert mixed.lines(80)[-1].plain == "left, of all; an attention counts its heads"
-    assert Channels.of(heads).title == "attention heads"
-    assert Channels.of(("layer1.0.conv1.channels.0",)).lines(80)[-1].plain == "left, of all"
+    assert draw(mixed, 80)[-1].plain == "kept, of all; an attention counts its heads"
+    assert Channels.from_names(heads).title == "attention heads"
+    assert draw(Channels.from_names(("layer1.0.conv1.channels.0",)), 80)[-1].plain == "kept, of all"
 
 
 def test_blocks_are_called_blocks_and_have_no_heads():
-    drawn = Channels.of(tuple(f"blocks.0.attn.qkv.blocks.{i}" for i in range(3)))
+    drawn = Channels.from_names(tuple(f"blocks.0.attn.qkv.blocks.{i}" for i in range(3)))
     assert drawn.title == "blocks"
-    assert drawn.lines(80)[-1].plain == "left, of all"
+    assert draw(drawn, 80)[-1].plain == "kept, of all"

@@ -13,6 +13,7 @@ from pear_cli.experiment.planning import Planned
 from pear_cli.experiment.step import Step
 from pear_cli.report.analysis import benchmark, difference, listing
 from pear_cli.report.terminal import checks, datasets, layout, show, standings, sweeps, table
+from pear_cli.report.terminal.diff import print_difference
 from pear_cli.report.terminal.layout import Column
 from pear_cli.report.terminal.plan import print_plan
 from pear_cli.report.terminal.stages import print_stages
@@ -107,7 +108,7 @@ def stages(fake):
 TABLES = {
     "ls": (table.print_listing, listed),
     "closing": (table.print_closing, evaluations),
-    "diff": (difference.print_difference, compared),
+    "diff": (print_difference, compared),
     "sweeps": (sweeps.print_sweeps, known),
     "failures": (lambda rows, console: sweeps.print_failures(rows, set(), console), failures),
     "dry-run": (lambda rows, console: print_plan(rows, {p.folder: 5000.0 for p in rows}, console), planned),

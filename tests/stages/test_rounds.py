@@ -12,8 +12,8 @@ from pear_cli.export.single_file import export, read
 from pear_cli.model import model as models
 from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
+from pear_cli.report.terminal.exported import print_exported
 from pear_cli.report.terminal.layout import console
-from pear_cli.report.terminal.show import print_exported
 from pear_cli.scoring.importance import Importance
 from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all

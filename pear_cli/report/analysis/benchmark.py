@@ -3,13 +3,15 @@
 import functools
 import statistics
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pear_cli.errors import ConfigError, near
+from pear_cli.report.analysis.comparison import Line
+from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.report.analysis.listing import Group, Row
 from pear_cli.store.canonical import canonical
 
@@ -114,16 +116,16 @@ class Standing:
         """Seeds that lack a task that others have."""
         return tuple(sorted(self.accuracies.keys() - {*self.seeds}))
 
-    def of_task(self, task: str) -> list[float]:
-        """Accuracy, one number a seed; empty where the task is missing."""
-        return [self.accuracies[seed][task] for seed in self.seeds] if task in self.tasks else []
-
-    def of_group(self, name: str) -> list[float]:
-        """Mean over the tasks of a group that are there, one number a seed; empty where none is."""
-        there = [task for task in self.benchmark.groups[name] if task in self.tasks]
+    def mean(self, *tasks: str) -> list[float]:
+        """Mean over those of the tasks that are there, one number a seed; empty where none is."""
+        there = [task for task in tasks if task in self.tasks]
         if not there:
             return []
         return [statistics.fmean(self.accuracies[seed][task] for task in there) for seed in self.seeds]
+
+    def of_group(self, name: str) -> list[float]:
+        """Mean over the tasks of a group that are there, one number a seed."""
+        return self.mean(*self.benchmark.groups[name])
 
     def of_groups(self) -> list[float]:
         """Mean of the groups' means, one number a seed; empty where a group has no task."""
@@ -132,26 +134,55 @@ class Standing:
 
     def of_tasks(self) -> list[float]:
         """Mean over the tasks that are there, one number a seed."""
-        return [statistics.fmean(self.accuracies[seed][task] for task in self.tasks) for seed in self.seeds]
+        return self.mean(*self.tasks)
 
     def to_json(self) -> dict[str, Any]:
         """All that a comparison needs; a list has one number a seed."""
         first = self.rows[0]
-        config = {key: value for key, value in first.lineage.settings.items() if key not in APART}
         return {
             "benchmark": self.benchmark.name,
             "label": first.lineage.label,
             "weights": first.weights,
             "seeds": list(self.seeds),
             "seeds_left_out": list(self.left_out),
-            "tasks": {task: self.of_task(task) for task in self.tasks},
+            "tasks": {task: self.mean(task) for task in self.tasks},
             "missing_tasks": list(self.missing),
             "groups": {name: self.of_group(name) for name in self.benchmark.groups},
             "mean_of_groups": self.of_groups(),
             "mean_of_tasks": self.of_tasks(),
             "trainable_params_without_head": self.group.mean("trainable_params_without_head"),
-            "config": config,
+            "config": first.settings(*APART),
         }
+
+
+@dataclass(frozen=True)
+class Model:
+    """One experiment over the tasks of a benchmark, for a page: it has no average of a part.
+
+    Args:
+        name: method and model, as the comparison has them.
+        tasks: the line of each task that was evaluated.
+        standing: what it came to. Experiments with other settings for other tasks stand apart.
+    """
+
+    name: str
+    tasks: Mapping[str, Line]
+    standing: Standing
+
+    def of_group(self, name: str) -> Estimate | None:
+        """The mean of the tasks of a group; None unless all of them are there."""
+        whole = {*self.standing.benchmark.groups[name]} <= {*self.standing.tasks}
+        return Estimate.from_seeds(self.standing.of_group(name)) if whole else None
+
+    @property
+    def of_groups(self) -> Estimate | None:
+        """The mean of the means of the groups; None unless all tasks are there."""
+        return None if self.standing.missing else Estimate.from_seeds(self.standing.of_groups())
+
+    @property
+    def of_tasks(self) -> Estimate | None:
+        """The mean of all tasks; None unless all of them are there."""
+        return None if self.standing.missing else Estimate.from_seeds(self.standing.of_tasks())
 
 
 def named(name: str) -> Benchmark:
@@ -188,7 +219,25 @@ def standings(rows: Sequence[Row], benchmark: Benchmark) -> list[Standing]:
     return sorted(found, key=lambda standing: min(order[row.artifact.key] for row in standing.rows))
 
 
-def of(rows: Sequence[Row]) -> Benchmark | None:
+def models(lines: Sequence[Line]) -> list[tuple[Benchmark, list[Model]]]:
+    """The benchmarks that the evaluations of a comparison belong to, and what was evaluated of each."""
+    line_of = {row.artifact.key: line for line in lines for row in line.group.rows}
+    rows = [row for line in lines for row in line.group.rows]
+    found = []
+    for benchmark in map(named, names()):
+        there: list[Model] = []
+        taken: Counter[str] = Counter()
+        for standing in standings(rows, benchmark):
+            tasks = {_task(row): line_of[row.artifact.key] for row in standing.rows}
+            name = next(iter(tasks.values())).name
+            taken[name] += 1
+            number = f" ({taken[name]})" if taken[name] > 1 else ""
+            there.append(Model(name + number, tasks, standing))
+        found += [(benchmark, there)] if there else []
+    return found
+
+
+def common(rows: Sequence[Row]) -> Benchmark | None:
     """The benchmark that all of these evaluations belong to, if they are of several of its tasks."""
     for benchmark in map(named, names()):
         if all(map(benchmark.has, rows)) and len(set(map(_task, rows))) > 1:
@@ -202,5 +251,4 @@ def _task(row: Row) -> str:
 
 def _experiment(row: Row) -> str:
     """What an evaluation is, but for its task and its seed."""
-    settings = {key: value for key, value in row.lineage.settings.items() if key not in APART}
-    return canonical({"settings": settings, "weights": row.lineage.provenance.get("weights")})
+    return canonical({"settings": row.settings(*APART), "weights": row.lineage.provenance.get("weights")})

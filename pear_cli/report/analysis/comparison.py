@@ -9,11 +9,10 @@ from typing import Any
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.lineage import UNKNOWN
 from pear_cli.report import spelling
+from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.report.analysis.filters import Filter
-from pear_cli.report.analysis.listing import Group, Row, groups
+from pear_cli.report.analysis.listing import VARYING, Group, Row, check, groups
 from pear_cli.report.analysis.protocol import Protocol, differences, in_words, protocol
-from pear_cli.report.interval import mean_and_interval
-from pear_cli.report.terminal.table import VARYING
 from pear_cli.store.canonical import canonical
 
 PRUNING = ("prune.", "share.", "knowledge.", "score.", "phase", "optim.adapt_epochs", "optim.optimizer_state")
@@ -22,26 +21,6 @@ PRUNING = ("prune.", "share.", "knowledge.", "score.", "phase", "optim.adapt_epo
 NAMED = 4  # settings that a name tells apart by, at most
 TELLING = (*VARYING, "weights", "score.unit", "prune.scope")
 """Settings that a name tells apart by before all others."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds.
-
-    Args:
-        mean: of the numbers.
-        half: half the width of the 95% t interval; None for a single seed.
-        count: how many seeds.
-    """
-
-    mean: float
-    half: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate | None":
-        """The estimate from one number a seed; None where there are none."""
-        return cls(*mean_and_interval(values), len(values)) if values else None
 
 
 @dataclass(frozen=True)
@@ -103,7 +82,7 @@ class Line:
 
     @property
     def accuracy(self) -> Estimate | None:
-        return Estimate.of(list(self.by_seed.values()))
+        return Estimate.from_seeds(list(self.by_seed.values()))
 
     @property
     def difference(self) -> Estimate | None:
@@ -111,7 +90,9 @@ class Line:
         if self.baseline is None or self.is_baseline:
             return None
         theirs = _by_seed(self.baseline)
-        return Estimate.of([mine - theirs[seed] for seed, mine in self.by_seed.items() if seed in theirs])
+        return Estimate.from_seeds(
+            [own - theirs[seed] for seed, own in self.by_seed.items() if seed in theirs]
+        )
 
     @property
     def is_baseline(self) -> bool:
@@ -143,9 +124,7 @@ def compare(rows: Iterable[Row], baseline: Sequence[str] = ()) -> list[Line]:
     listed = groups([row for row in rows if row.artifact.stage == "eval"])
     settings = [_settings(group) for group in listed]
     conditions = [Filter.parse(text) for text in baseline]
-    known = {key for group in listed for key in group.first.keys()} if conditions else set()  # noqa: SIM118
-    for condition in conditions:
-        condition.check(known)
+    check(conditions, [group.first for group in listed])
     candidates = defaultdict(list)
     for index, group in enumerate(listed):
         if group.first.lineage.label == UNKNOWN:
@@ -186,10 +165,9 @@ def _scope(group: Group, chosen: bool) -> Hashable:
 
 
 def _settings(group: Group) -> frozenset[tuple[str, str]]:
-    lineage = group.first.lineage
-    found = {key: canonical(item) for key, item in lineage.settings.items() if key != "seed"}
-    if "weights" in lineage.provenance:
-        found["weights"] = str(lineage.provenance["weights"])
+    found = {key: canonical(item) for key, item in group.first.settings("seed").items()}
+    if "weights" in group.first.lineage.provenance:
+        found["weights"] = str(group.first.lineage.provenance["weights"])
     return frozenset(found.items())
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pear_cli.report import spelling
-from pear_cli.report.analysis.comparison import Estimate, Line
-from pear_cli.report.terminal.table import marked
+from pear_cli.report.analysis.comparison import Line
+from pear_cli.report.analysis.estimate import Estimate
 
 Text = Callable[[Line], str]
 Number = Callable[[Line], float | None]
@@ -36,7 +36,7 @@ def fields(lines: Sequence[Line]) -> list[Field]:
     known = [
         Field("dataset", "dataset", lambda line: line.dataset),
         Field("method", "method", lambda line: line.method),
-        Field("model", "model", lambda line: marked(line.group, line.model)),
+        Field("model", "model", lambda line: line.group.marked(line.model)),
         Field(
             "accuracy", "accuracy, %", lambda line: percent(line.accuracy), lambda line: _mean(line.accuracy),
             "on the test split, mean over seeds ± half of the 95% t interval",
@@ -87,11 +87,8 @@ def record(line: Line) -> dict[str, Any]:
 
 
 def percent(estimate: Estimate | None, sign: str = "") -> str:
-    """`93.20 ± 0.41`; one seed has no interval."""
-    if estimate is None:
-        return ""
-    half = "" if estimate.half is None else f" ± {100 * estimate.half:.2f}"
-    return f"{100 * estimate.mean:{sign}.2f}".replace("-", "−") + half
+    """`93.20 ± 0.41`; nothing where there is no estimate."""
+    return "" if estimate is None else estimate.percent(sign)
 
 
 def _difference(line: Line) -> str:

@@ -20,22 +20,12 @@ ORDER: dict[str, Callable[[Any, Any], bool]] = {
 SHAPE = re.compile(r"(?P<key>[A-Za-z][\w.-]*)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
 
 KNOWN = frozenset(
-    {f"{group}.{f.name}" for group, node in GROUPS.items() for f in dataclasses.fields(node)}
-    | {
-        "stage",
-        "key",
-        "label",
-        "weights",
-        "created",
-        "seconds",
-        "method",
-        "seed",
-        "select",
-        "phase",
-        "precision",
+    (
+        *(f"{group}.{field.name}" for group, node in GROUPS.items() for field in dataclasses.fields(node)),
+        *("stage", "key", "label", "weights", "created", "seconds", "method", "seed", "select", "phase"),
+        *("precision", "accuracy", "loss", "stored_bytes", "stored_params", "trainable_params"),
         *SHORT,
-    }
-    | {"accuracy", "loss", "stored_bytes", "stored_params", "trainable_params"}
+    )
 )
 """What can be asked for even where no artifact has it."""
 

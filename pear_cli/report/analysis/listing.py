@@ -15,6 +15,7 @@ from pear_cli.errors import ConfigError, near
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.experiment.lineage import SHORT, Lineage
 from pear_cli.experiment.step import ORDER, of_round
+from pear_cli.report import spelling
 from pear_cli.report.analysis.filters import Filter
 from pear_cli.report.analysis.presets import preset_of
 from pear_cli.report.analysis.protocol import protocol
@@ -34,7 +35,14 @@ CHOICES: dict[str, type[Enum]] = {
 }
 """Settings that choose from a closed set."""
 
+MARK = "*"
 RANDOM = "the weights of the frozen backbone are random: this is no result of transfer"
+
+VARYING = (
+    *("backbone.name", "method.rank", "optim.lr", "optim.epochs", "optim.schedule"),
+    *("score.criterion", "share.rule", "knowledge.kind"),
+)
+"""Settings that tables and names show first where rows differ in them."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,10 @@ class Row:
         accepted = [condition.accepts(name) for name in self.named(condition.key)]
         return bool(accepted) and (all if condition.operator == "!=" else any)(accepted)
 
+    def settings(self, *apart: str) -> dict[str, Any]:
+        """The settings of its experiment by dotted name, but for some."""
+        return {key: value for key, value in self.lineage.settings.items() if key not in apart}
+
     def keys(self) -> set[str]:
         """All that `value` knows of this row."""
         return {*self.lineage.settings, *self.measured}
@@ -134,6 +146,10 @@ class Group:
 
     rows: tuple[Row, ...]
 
+    def marked(self, text: str | None) -> str:
+        """A text with the mark of random weights, where they are."""
+        return spelling.value(text or "") + (MARK if self.first.weights == "random" else "")
+
     @property
     def first(self) -> Row:
         return self.rows[0]
@@ -151,12 +167,7 @@ class Group:
         return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
-def rows(
-    store: Store,
-    filters: Sequence[str] = (),
-    *,
-    on_error: OnError = ignore,
-) -> list[Row]:
+def rows(store: Store, filters: Sequence[str] = (), *, on_error: OnError = ignore) -> list[Row]:
     """The rows that pass every filter, by stage, then dataset, method and prune ratio, oldest first.
 
     Args:
@@ -169,20 +180,27 @@ def rows(
     """
     conditions = [Filter.parse(text) for text in filters]
     artifacts = {(a.stage, a.key): a for a in store.artifacts(on_error=on_error)}
-    everything = [
-        Row(Lineage.of(a, lambda stage, key: artifacts.get((stage, key)))) for a in artifacts.values()
-    ]
-    known = {key for row in everything for key in row.keys()} if conditions else set()  # noqa: SIM118
-    for condition in conditions:
-        condition.check(known)
+
+    def find(stage: str, key: str) -> Artifact | None:
+        return artifacts.get((stage, key))
+
+    everything = [Row(Lineage.from_artifact(artifact, find)) for artifact in artifacts.values()]
+    check(conditions, everything)
     tests = [_test(condition, everything) for condition in conditions]
     chosen = [row for row in everything if all(test(row) for test in tests)]
     return sorted(chosen, key=_order)
 
 
+def check(conditions: Sequence[Filter], listed: Iterable[Row]) -> None:
+    """Raise ConfigError for a filter whose key none of the rows knows."""
+    known = {key for row in listed for key in row.keys()} if conditions else set()  # noqa: SIM118
+    for condition in conditions:
+        condition.check(known)
+
+
 def row(artifact: Artifact, store: Store) -> Row:
     """The row of one artifact."""
-    return Row(Lineage.of(artifact, store.find))
+    return Row(Lineage.from_artifact(artifact, store.find))
 
 
 def json_lines(listed: Iterable[Row]) -> list[str]:
@@ -234,8 +252,7 @@ def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
 
 def _identity(row: Row) -> str:
     """What an evaluation is, but for its seed."""
-    settings = {key: value for key, value in row.lineage.settings.items() if key != "seed"}
-    return canonical({"settings": settings, "provenance": row.lineage.provenance})
+    return canonical({"settings": row.settings("seed"), "provenance": row.lineage.provenance})
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -246,16 +263,9 @@ def _order(row: Row) -> tuple[Any, ...]:
         found = row.value(key)
         return float(found) if isinstance(found, int | float) else -1.0
 
-    return (
-        ORDER.index(row.kind) if row.kind in ORDER else len(ORDER),
-        text("dataset"),
-        text("method"),
-        number("prune.ratio"),
-        text("share.rule"),
-        text("knowledge.kind"),
-        row.artifact.manifest["created_at"],
-        row.artifact.key,
-    )
+    step = ORDER.index(row.kind) if row.kind in ORDER else len(ORDER)
+    pruned = number("prune.ratio"), text("share.rule"), text("knowledge.kind")
+    return step, text("dataset"), text("method"), *pruned, row.artifact.created, row.artifact.key
 
 
 def _plain(value: object) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from pear_cli.store.artifact import Artifact, corrupt
 
@@ -57,7 +59,7 @@ class Predictions:
     labels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, artifact: Artifact) -> "Predictions | None":
+    def from_artifact(cls, artifact: Artifact) -> "Predictions | None":
         """Read those of an evaluation; None where it has none.
 
         Raises:
@@ -65,9 +67,6 @@ class Predictions:
         """
         if FILE not in artifact.manifest["files"]:
             return None
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
             tensors = load(artifact.read(FILE))
             logits, labels = tensors["logits"].astype(np.float64), tensors["labels"].astype(np.int64)

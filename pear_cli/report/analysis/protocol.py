@@ -8,18 +8,9 @@ from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.spelling import value
 
 SETTINGS = (
-    "select",
-    "dataset.normalization",
-    "dataset.resize",
-    "dataset.crop_pct",
-    "dataset.interpolation",
-    "dataset.train_split",
-    "dataset.test_split",
-    "dataset.split_seed",
-    "backbone.name",
-    "backbone.mean",
-    "backbone.std",
-    "backbone.batch_norm",
+    *("select", "dataset.normalization", "dataset.resize", "dataset.crop_pct", "dataset.interpolation"),
+    *("dataset.train_split", "dataset.test_split", "dataset.split_seed"),
+    *("backbone.name", "backbone.mean", "backbone.std", "backbone.batch_norm"),
 )
 ARGS = "backbone.args."
 """Begins the settings of the architecture, all of which are of the protocol."""

@@ -4,15 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pear_cli.report.analysis.pruned import Sites, largest, place
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
-from pear_cli.report.terminal.drawing import Drawing, place
 
 POINTS = 24  # of an arc
 FLAT = 0.62  # height of an arc in halves of its width
 LARGEST, SMALLEST = 240, 60  # area of a site in square pixels, by its importance
 
 
-def share_map(drawing: Drawing, palette: Palette) -> Spec | None:
+def share_map(sites: Sites, palette: Palette) -> Spec | None:
     """Sites in a row for each slot; an arc from the owner to each site that it serves in another's place.
 
     A filled circle keeps its own adapter, and its area is the importance; a hollow one was pruned, and has
@@ -21,21 +21,21 @@ def share_map(drawing: Drawing, palette: Palette) -> Spec | None:
     Returns:
         None where no adapter was pruned as a whole.
     """
-    owners = drawing.owners
+    owners = sites.owners
     if all(owner == site for site, owner in owners.items()):
         return None
-    places = place(drawing.sites)
+    places = place(sites.names)
     slots = list(dict.fromkeys(slot for _, slot in places.values()))
     serving = {site for site, owner in owners.items() if owner == site}
     shared = [site for site in places if owners.get(site) not in (None, site)]
     busy = list(dict.fromkeys(str(owners[site]) for site in shared))
     hue = {owner: index % len(palette.series) for index, owner in enumerate(busy)}
-    most = max(map(abs, drawing.scores.values()), default=0.0) or 1.0
+    most = largest(sites.scores)
     nodes, arcs = [], []
     for site, (block, slot) in places.items():
         owner = owners.get(site)
-        scored = site in drawing.scores
-        share = max(0.0, drawing.scores[site] / most) if scored else 0.5
+        scored = site in sites.scores
+        share = max(0.0, sites.scores[site] / most) if scored else 0.5
         nodes.append(
             {
                 "block": block,
@@ -43,8 +43,8 @@ def share_map(drawing: Drawing, palette: Palette) -> Spec | None:
                 "area": SMALLEST + (LARGEST - SMALLEST) * share if site in serving else SMALLEST,
                 "own": site in serving,
                 "hue": hue.get(str(owner), -1),
-                "kept": site in drawing.knowledge,
-                "said": _said(site, drawing, places, share if scored else None),
+                "kept": site in sites.knowledge,
+                "said": _said(site, sites, places, share if scored else None),
             }
         )
         if site in shared:
@@ -130,15 +130,15 @@ def _arc(start: int, end: int, slot: str, site: str, hue: int) -> list[dict[str,
     ]
 
 
-def _said(site: str, drawing: Drawing, places: Mapping[str, tuple[int, str]], share: float | None) -> str:
+def _said(site: str, sites: Sites, places: Mapping[str, tuple[int, str]], share: float | None) -> str:
     block, slot = places[site]
-    owner = drawing.owners.get(site)
+    owner = sites.owners.get(site)
     importance = "" if share is None else f", importance {share:.2f} of the most"
-    kept = ", what it knew is kept" if site in drawing.knowledge else ""
+    kept = ", what it knew is kept" if site in sites.knowledge else ""
     if owner is None:
         return f"block {block}, {slot}: pruned, nothing serves{kept}{importance}"
     if owner != site:
         return f"block {block}, {slot}: pruned, served by block {places[owner][0]}{kept}{importance}"
-    serves = sum(home == site for home in drawing.owners.values())
+    serves = sum(home == site for home in sites.owners.values())
     also = f", serves {serves} sites" if serves > 1 else ""
     return f"block {block}, {slot}: its own adapter{also}{importance}"

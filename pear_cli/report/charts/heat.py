@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pear_cli.report.analysis.pruned import PART, largest, place
 from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
-from pear_cli.report.terminal.drawing import PART, place
 
 SAID = 0.55  # shade from which on the text on it changes its colour
 CELLS = 40  # a side; a larger table is no longer legible
@@ -25,7 +25,7 @@ def importance(
     """
     if not scores:
         return None
-    most = max(map(abs, scores.values())) or 1.0
+    most = largest(scores)
     together: dict[str, list[str]] = {}
     for name in scores:
         together.setdefault(PART.sub("", name), []).append(name)
@@ -35,8 +35,10 @@ def importance(
         mean = sum(scores[name] for name in names) / len(names)
         gone = sum(name in pruned for name in names)
         share = max(0.0, mean / most)
-        left = "pruned" if gone == len(names) else f"{len(names) - gone} of {len(names)} left" if gone else ""
-        said = f"block {block}, {slot}: {mean:.3g}{', ' if left else ''}{left}"
+        kept = (
+            "pruned" if gone == len(names) else f"{len(names) - gone} of {len(names)} remain" if gone else ""
+        )
+        said = f"block {block}, {slot}: {mean:.3g}{', ' if kept else ''}{kept}"
         text = f"{share:.2f}".removeprefix("0") if share < 1 else "1"
         records.append({"block": block, "slot": slot, "share": share, "said": said, "text": text,
                         "gone": gone / len(names)})  # fmt: skip

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import vl_convert
+
 from pear_cli.errors import ConfigError, near
 from pear_cli.report.charts.style import Spec
 
@@ -18,8 +20,6 @@ LARGEST = 1.3  # how much a chart may grow on a page: letters of all charts stay
 
 def svg(spec: Spec) -> str:
     """An SVG element; every text of the data is escaped, and links go to the same page only."""
-    import vl_convert
-
     return str(vl_convert.vegalite_to_svg(json.dumps(spec), allowed_base_urls=[])).replace(LINK, "")
 
 
@@ -47,8 +47,6 @@ def form_of(path: Path) -> str:
 
 def image(spec: Spec, form: str) -> bytes:
     """The content of an image file."""
-    import vl_convert
-
     text = json.dumps(spec)
     if form == "svg":
         return svg(spec).encode()

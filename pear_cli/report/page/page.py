@@ -4,43 +4,29 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from pear_cli.errors import PearError
 from pear_cli.experiment.lineage import UNKNOWN, Lineage
 from pear_cli.report import spelling
+from pear_cli.report.analysis.benchmark import models
 from pear_cli.report.analysis.comparison import Line, of_another_protocol
+from pear_cli.report.analysis.estimate import quantile
 from pear_cli.report.analysis.fields import fields, percent
+from pear_cli.report.analysis.formats import notes_of
 from pear_cli.report.analysis.protocol import differences
-from pear_cli.report.charts import frontier, render
+from pear_cli.report.charts import artifact, frontier, render
 from pear_cli.report.charts.style import PAGE, Spec, finished
-from pear_cli.report.formats import notes_of
-from pear_cli.report.page import insides
-from pear_cli.report.page.benchmarks import benchmarks
 
 ENVIRONMENT = (
-    "pear-cli",
-    "torch",
-    "timm",
-    "safetensors",
-    "python",
-    "platform",
-    "device",
-    "threads",
-    "git_commit",
+    *("pear-cli", "torch", "timm", "safetensors", "python"),
+    *("platform", "device", "threads", "git_commit"),
 )
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the page: an SVG element, and what it says."""
-
-    svg: str
-    caption: str
 
 
 def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) -> str:
@@ -52,8 +38,6 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
         opened: of how many experiments the inside is drawn, at least 0; first those on the fronts of accuracy
             and size.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     loader = PackageLoader("pear_cli.report.page", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = percent
@@ -71,7 +55,7 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
         methods=list(dict.fromkeys(line.method for line in lines)),
         notes=[*notes_of(lines), *complaints],
         tradeoffs=[(dataset, _tradeoffs(lines, dataset)) for dataset in datasets],
-        benchmarks=benchmarks(lines),
+        benchmarks=models(lines),
         insides=shown,
         left_out=len(lines) - len(shown),
         protocols=[(dataset, _protocols(lines, dataset)) for dataset in datasets],
@@ -87,13 +71,17 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
     )
 
 
-def _draw(spec: Spec | None, caption: str) -> list[Chart]:
-    return [] if spec is None else [Chart(render.inline(finished(spec, PAGE)), caption)]
+Drawn = dict[str, str]
+"""A chart of the page: `svg`, an element, and `caption`, what it says."""
 
 
-def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Chart]:
+def _draw(spec: Spec | None, caption: str) -> list[Drawn]:
+    return [] if spec is None else [{"svg": render.inline(finished(spec, PAGE)), "caption": caption}]
+
+
+def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Drawn]:
     here = [line for line in lines if line.dataset == dataset]
-    size = "Accuracy and stored bytes. Dashed: the front, which nothing of that size or smaller surpasses."
+    size = "Accuracy and stored bytes. Dashed: the Pareto front (no smaller model is more accurate)."
     ratio = "Accuracy and the share of pruned units."
     levels = len(frontier.compared(here))
     if levels > frontier.LEVELS:
@@ -122,14 +110,14 @@ def _opened(lines: Sequence[Line], most: int) -> list[Line]:
     return sorted(first, key=lambda line: line.number)
 
 
-def _inside(line: Line, complaints: list[str]) -> list[Chart]:
+def _inside(line: Line, complaints: list[str]) -> list[Drawn]:
     """The charts of an experiment; what is damaged is left out, and said."""
     newest = line.first.lineage
-    charts: list[Chart] = []
+    charts: list[Drawn] = []
     lineages: list[Lineage] = [row.lineage for row in line.group.rows]
-    for kind, draw in insides.KINDS.items():
+    for kind, draw in artifact.KINDS.items():
         try:
-            found = insides.learning(lineages, PAGE) if kind == "curves" else draw(newest, PAGE)
+            found = artifact.learning(lineages, PAGE) if kind == "curves" else draw(newest, PAGE)
         except PearError as error:
             complaints.append(spelling.printable(f"{line.dataset}, {line.name}, {kind}: {error}"))
             continue
@@ -153,7 +141,7 @@ def _environment(lines: Iterable[Line]) -> list[tuple[str, str]]:
     found = []
     for name in ENVIRONMENT:
         values = Counter(spelling.value(manifest[name]) for manifest in manifests if name in manifest)
-        said = [f"{text[:12] if name == 'git_commit' else text}" for text, _ in values.most_common(4)]
+        said = [text[:12] if name == "git_commit" else text for text, _ in values.most_common(4)]
         more = f" and {len(values) - 4} more" if len(values) > 4 else ""
         found += [(name, ", ".join(said) + more)] if said else []
     return found
@@ -161,21 +149,15 @@ def _environment(lines: Iterable[Line]) -> list[tuple[str, str]]:
 
 def _data(lines: Sequence[Line]) -> dict[str, Any]:
     """What the page itself computes with: the accuracy of each seed, and the quantiles of t."""
-    from scipy.special import stdtrit
-
     most = max((len(line.by_seed) for line in lines), default=1)
     rows = [
         {
             "dataset": line.dataset,
             "name": line.name,
             "seeds": {} if line.first.lineage.label == UNKNOWN else line.by_seed,
-            "baseline": _number(line, lines),
+            "baseline": next((other.number for other in lines if other.group is line.baseline), None),
             "protocol": dict(line.protocol),
         }
         for line in lines
     ]
-    return {"rows": rows, "t": [round(float(stdtrit(n, 0.975)), 6) for n in range(1, max(2, most))]}
-
-
-def _number(line: Line, lines: Sequence[Line]) -> int | None:
-    return next((other.number for other in lines if other.group is line.baseline), None)
+    return {"rows": rows, "t": [round(quantile(n), 6) for n in range(1, max(2, most))]}

@@ -25,7 +25,7 @@ def print_datasets(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         Column("fingerprint", [_fingerprint(row) for row in rows], rank=2),
         Column("place", [spelling.printable(_place(row)) for row in rows], words="cut"),
     ]
-    layout.write(console, layout.table(columns, layout.width_of(console)))
+    layout.print_table(columns, console)
 
 
 def _number(value: int | None) -> str:

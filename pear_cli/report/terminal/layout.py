@@ -133,6 +133,17 @@ def console(file: TextIO | None = None) -> Console:
     return Results(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
 
+Note = tuple[str, str]
+"""A text below a table, and its style."""
+
+
+def print_table(columns: Sequence[Column], target: Console, *notes: Note) -> None:
+    """Print columns as wide as the terminal allows, and notes below them."""
+    width = width_of(target)
+    below = [line for text, style in notes for line in paragraph(text, width, style)]
+    write(target, [*table(columns, width), *below])
+
+
 def width_of(target: Console) -> int | None:
     """Cells across a terminal; None for a file or a pipe, where lines stay whole, in colour or not."""
     coloured_file = "FORCE_COLOR" in os.environ and not target.file.isatty()

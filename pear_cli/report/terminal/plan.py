@@ -28,7 +28,7 @@ def print_plan(plan: Sequence[Planned], seconds: Seconds, console: Console) -> N
     for planned in plan:
         rows.setdefault(planned.step.name, []).append(planned)
     kinds = list(rows.values())
-    lines = layout.table(
+    layout.print_table(
         [
             Column("stage", list(rows)),
             Column("needed", [str(len(kind)) for kind in kinds], True),
@@ -42,9 +42,9 @@ def print_plan(plan: Sequence[Planned], seconds: Seconds, console: Console) -> N
                 "key", [kind[0].step.key[:KEY_DIGITS] if len(kind) == 1 else "" for kind in kinds], rank=2
             ),
         ],
-        layout.width_of(console),
+        console,
+        (_sum(plan, seconds), ""),
     )
-    layout.write(console, [*lines, *layout.paragraph(_sum(plan, seconds), layout.width_of(console))])
 
 
 def _sum(plan: Sequence[Planned], seconds: Seconds) -> str:

@@ -31,8 +31,7 @@ def print_stages(stages: Sequence[Mapping[str, Any]], store: Store, console: Con
         store: where the artifacts are.
         console: where to.
     """
-    width = layout.width_of(console)
-    lines = layout.table(
+    layout.print_table(
         [
             Column("stage", [stage["step"] for stage in stages]),
             Column("key", [stage["key"][:KEY_DIGITS] for stage in stages], rank=1),
@@ -40,9 +39,9 @@ def print_stages(stages: Sequence[Mapping[str, Any]], store: Store, console: Con
             Column("time", ["" if s["reused"] else spelling.duration(s["seconds"]) for s in stages], True),
             Column("accuracy %", [_accuracy(stage, store) for stage in stages]),
         ],
-        width,
+        console,
+        (_sum(stages), "dim"),
     )
-    layout.write(console, [*lines, *layout.paragraph(_sum(stages), width, "dim")])
 
 
 def _sum(stages: Sequence[Mapping[str, Any]]) -> str:

@@ -18,8 +18,8 @@ def print_benchmark(rows: Sequence[Row], benchmark: Benchmark, console: Console)
     found = standings(rows, benchmark)
     print_averages(found, benchmark, console)
     if found:
-        lines = layout.table(task_columns(found, benchmark), layout.width_of(console))
-        layout.write(console, [Text(), *lines])
+        layout.write(console, [Text()])
+        layout.print_table(task_columns(found, benchmark), console)
 
 
 def print_averages(found: Sequence[Standing], benchmark: Benchmark, console: Console) -> None:
@@ -28,13 +28,14 @@ def print_averages(found: Sequence[Standing], benchmark: Benchmark, console: Con
         hint = f"pear run experiment={benchmark.name} dataset.root=DIR"
         layout.write(console, [Text(f"no evaluation of a task of {benchmark.name} yet; run: {hint}")])
         return
-    width = layout.width_of(console)
-    lines = layout.table(average_columns(found, benchmark), width)
-    for note in _incomplete(found):
-        lines += layout.paragraph(f"note: {note}", width, layout.NOTE)
-    lines += layout.paragraph(f"protocol: {_protocol(found)}", width, "dim")
-    lines += layout.paragraph(benchmark.caveat, width, "dim")
-    layout.write(console, [*lines, *table.notes([row for s in found for row in s.rows], width)])
+    layout.print_table(
+        average_columns(found, benchmark),
+        console,
+        *((f"note: {note}", layout.NOTE) for note in _incomplete(found)),
+        (f"protocol: {_protocol(found)}", "dim"),
+        (benchmark.caveat, "dim"),
+        *table.notes([row for standing in found for row in standing.rows]),
+    )
 
 
 def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column]:
@@ -52,16 +53,11 @@ def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Col
     varying = table.varying(groups, _telling(found))
     return [
         column("#", [str(number) for number in range(1, len(found) + 1)], blank, True),
-        column(
-            "method",
-            [str(group.first.value("method")) for group in groups],
-            [paper.method for paper in papers],
-            False,
-        ),
+        column("method", [str(g.first.value("method")) for g in groups], [p.method for p in papers], False),
         column(
             "model",
-            [table.marked(group, group.first.lineage.label) for group in groups],
-            ["published" for _ in papers],
+            [group.marked(group.first.lineage.label) for group in groups],
+            ["published"] * len(papers),
             False,
         ),
         *(column(c.title, c.cells, blank, c.right) for c in varying),
@@ -84,7 +80,7 @@ def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Col
         ),
         column("mean of tasks", [spelling.percent(standing.of_tasks()) for standing in found], blank, True),
         column("tasks", [f"{len(s.tasks)}/{len(benchmark.tasks)}" for s in found], blank, True),
-        column("source", ["" for _ in found], [paper.source for paper in papers], False, 3),
+        column("source", [""] * len(found), [paper.source for paper in papers], False, 3),
     ]
 
 
@@ -97,7 +93,7 @@ def task_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column
         *(
             Column(
                 f"accuracy % of {number}",
-                [spelling.percent(standing.of_task(task)) or "–" for _, task in named],
+                [spelling.percent(standing.mean(task)) or "–" for _, task in named],
                 right=True,
             )
             for number, standing in enumerate(found, start=1)

@@ -19,7 +19,6 @@ Known = Sequence[tuple[Sweep, Progress]]
 def print_sweeps(known: Known, console: Console) -> None:
     """Print a line a sweep."""
     progress = [each for _, each in known]
-    width = layout.width_of(console)
     columns = [
         Column("id", [sweep.id for sweep, _ in known]),
         Column("started", [_local(sweep.started) for sweep, _ in known], rank=2),
@@ -31,7 +30,7 @@ def print_sweeps(known: Known, console: Console) -> None:
         Column("missing", [_number(each.missing) for each in progress], True),
         Column("command", [spelling.printable(sweep.line) for sweep, _ in known], words="cut"),
     ]
-    layout.write(console, layout.table(columns, width))
+    layout.print_table(columns, console)
 
 
 def json_lines(known: Known) -> list[str]:
@@ -60,7 +59,7 @@ def print_failures(records: Iterable[dict[str, Any]], common: set[str], console:
         Column("overrides", cells[1], words="wrap"),
         Column("error", cells[2], words="wrap"),
     ]
-    layout.write(console, layout.table(columns, layout.width_of(console)))
+    layout.print_table(columns, console)
 
 
 def _local(started: str) -> str:

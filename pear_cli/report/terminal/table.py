@@ -1,33 +1,36 @@
 """The two tables: all that is there, and what an experiment came to."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from pear_cli.config.choices import Metric
 from pear_cli.errors import StoreError
 from pear_cli.report import spelling
 from pear_cli.report.analysis import protocol
-from pear_cli.report.analysis.listing import RANDOM, Group, Row, groups, row
+from pear_cli.report.analysis.listing import MARK, RANDOM, VARYING, Group, Row, groups
 from pear_cli.report.terminal import layout
-from pear_cli.report.terminal.layout import Column
-from pear_cli.store.artifact import Artifact
+from pear_cli.report.terminal.layout import Column, Note
 from pear_cli.store.canonical import canonical
-from pear_cli.store.store import Store
 
 KEY_DIGITS = 8
-MARK = "*"
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
+
+MOST = 3
+"""Further settings that have a column, at most."""
+
+SAME = ("seed", "method._target_", "dataset._target_", "dataset.name")
+"""Settings that other columns have."""
+
+OPTIONAL = ("share.rule", "knowledge.kind")
+"""Those that the row's label has, where they are `none`."""
 
 
 def print_listing(rows: Sequence[Row], console: Console) -> None:
     """Print all rows; evaluations that differ only in their seed share a line."""
-    width = layout.width_of(console)
-    lines = layout.table(listing_columns(groups(rows)), width)
-    layout.write(console, [*lines, *notes(rows, width)])
+    layout.print_table(listing_columns(groups(rows)), console, *notes(rows))
 
 
 def print_closing(rows: Sequence[Row], console: Console) -> None:
@@ -41,57 +44,52 @@ def print_closing(rows: Sequence[Row], console: Console) -> None:
             raise StoreError(
                 f"{shown.artifact.path} is a {shown.artifact.stage} artifact; a table needs evaluations"
             )
-    width = layout.width_of(console)
-    lines = layout.table(closing_columns(groups(rows)), width)
-    units = {shown.value("score.unit") for shown in rows}
     shared = {shown.value("share.rule") for shown in rows} - {None, "none"}
-    lines += layout.paragraph(SHARING, width, "dim") if shared else []
-    lines += layout.paragraph(FASTER, width, "dim") if "channel" in units else []
-    layout.write(console, [*lines, *notes(rows, width)])
-
-
-def closing_rows(artifacts: Sequence[Artifact], store: Store) -> list[Row]:
-    """The rows of evaluations, in the order given."""
-    return [row(artifact, store) for artifact in artifacts]
+    narrowed = any(shown.value("score.unit") == "channel" for shown in rows)
+    below = [(SHARING, "dim")] * bool(shared) + [(FASTER, "dim")] * narrowed
+    layout.print_table(closing_columns(groups(rows)), console, *below, *notes(rows))
 
 
 def listing_columns(listed: Sequence[Group]) -> list[Column]:
     """The columns of `pear ls`."""
-    oracle = any(group.first.value("select") == "test_oracle" for group in listed)
     return [
         Column("stage", [group.first.step for group in listed]),
         Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
         _setting("dataset", "dataset", listed),
-        Column("method", [marked(group, group.first.value("method")) for group in listed], False, 3, "cut"),
+        Column("method", [group.marked(group.first.value("method")) for group in listed], False, 3, "cut"),
         _setting("prune", "prune.ratio", listed),
         _setting("share", "share.rule", listed, rank=1),
         _setting("knowledge", "knowledge.kind", listed, rank=2),
         *varying(listed, [key for key in VARYING if key not in OPTIONAL]),
         *_telling(listed),
-        Column("accuracy %", [_accuracy(group) for group in listed]),
+        Column("accuracy %", [_percent(group, "accuracy") for group in listed]),
         *_per_class(listed),
-        Column("params", [_mean(group, "trainable_params", "count") for group in listed], True, rank=4),
-        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=5),
-        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=6),
-        _setting("select", "select", listed, rank=0 if oracle else 7),
+        _mean("params", "trainable_params", spelling.count, listed, 4),
+        _mean("on disk", "stored_bytes", spelling.size, listed, 5),
+        _mean("time", "seconds", spelling.duration, listed, 6),
+        _setting("select", "select", listed, rank=0 if _oracle(listed) else 7),
         Column("created (UTC)", [_created(group) for group in listed], rank=8),
     ]
 
 
-VARYING = (
-    *("backbone.name", "method.rank", "optim.lr", "optim.epochs", "optim.schedule"),
-    *("score.criterion", "share.rule", "knowledge.kind"),
-)
-"""Settings that have a column of their own where rows differ in them."""
-
-MOST = 3
-"""Further settings that have a column, at most."""
-
-SAME = ("seed", "method._target_", "dataset._target_", "dataset.name")
-"""Settings that other columns have."""
-
-OPTIONAL = ("share.rule", "knowledge.kind")
-"""Those that the row's label has, where they are `none`."""
+def closing_columns(listed: Sequence[Group]) -> list[Column]:
+    """The columns of the closing table."""
+    several = [key for key in ("dataset", "method") if len({g.first.value(key) for g in listed}) > 1]
+    return [
+        *(_setting(key, key, listed) for key in several),
+        Column("model", [group.marked(group.first.lineage.label) for group in listed], words="wrap"),
+        Column("pruned", [_pruned(group) for group in listed]),
+        *varying(listed),
+        Column("accuracy %", [_percent(group, "accuracy") for group in listed]),
+        *_per_class(listed),
+        _mean("trained", "trainable_params", spelling.count, listed, 2),
+        _mean("stored", "stored_params", spelling.count, listed, 3),
+        _mean("on disk", "stored_bytes", spelling.size, listed, 1),
+        *_of("network", ("network_params", "whole_network_params"), spelling.count, listed, 2),
+        *_of("faster", ("speedup_64", "speedup_theoretical"), lambda x: f"{x:.1f}×", listed, 0),
+        _mean("time", "seconds", spelling.duration, listed, 4),
+        *([_setting("select", "select", listed)] if _oracle(listed) else []),
+    ]
 
 
 def varying(listed: Sequence[Group], keys: Sequence[str] = VARYING) -> list[Column]:
@@ -110,42 +108,14 @@ def _telling(listed: Sequence[Group]) -> list[Column]:
     alike = defaultdict(list)
     for group in listed:
         look = (group.first.step, group.first.lineage.label, *(str(group.first.value(key)) for key in shown))
-        alike[look].append(group.first.lineage.settings)
+        alike[look].append(group.first.settings(*SAME))
     keys = {
         key
         for settings in alike.values()
         for key in set().union(*settings)
-        if key not in SAME and len({canonical(each.get(key)) for each in settings}) > 1
+        if len({canonical(each.get(key)) for each in settings}) > 1
     }
     return [_setting(key.split(".")[-1], key, listed, rank=1) for key in sorted(keys)[:MOST]]
-
-
-def closing_columns(listed: Sequence[Group]) -> list[Column]:
-    """The columns of the closing table."""
-    several = len({group.first.value("dataset") for group in listed}) > 1
-    methods = len({group.first.value("method") for group in listed}) > 1
-    oracle = any(group.first.value("select") == "test_oracle" for group in listed)
-    return [
-        *([_setting("dataset", "dataset", listed)] if several else []),
-        *([_setting("method", "method", listed)] if methods else []),
-        Column("model", [marked(group, group.first.lineage.label) for group in listed], words="wrap"),
-        Column("pruned", [_pruned(group) for group in listed]),
-        *varying(listed),
-        Column("accuracy %", [_accuracy(group) for group in listed]),
-        *_per_class(listed),
-        Column("trained", [_mean(group, "trainable_params", "count") for group in listed], True, rank=2),
-        Column("stored", [_mean(group, "stored_params", "count") for group in listed], True, rank=3),
-        Column("on disk", [_mean(group, "stored_bytes", "size") for group in listed], True, rank=1),
-        *_network(listed),
-        *_faster(listed),
-        Column("time", [_mean(group, "seconds", "duration") for group in listed], True, rank=4),
-        *([_setting("select", "select", listed)] if oracle else []),
-    ]
-
-
-def marked(group: Group, text: str | None) -> str:
-    """A text with the mark of random weights, where they are."""
-    return spelling.value(text or "") + (MARK if group.first.weights == "random" else "")
 
 
 def _pruned(group: Group) -> str:
@@ -156,33 +126,30 @@ def _pruned(group: Group) -> str:
     return f"{chosen.manifest['metrics'].get('pruned')}/{chosen.manifest['metrics'].get('units')}"
 
 
-def _network(listed: Sequence[Group]) -> list[Column]:
-    """The parameters of networks without their pruned channels, of those before."""
-    keys = ("network_params", "whole_network_params")
+def _of(
+    title: str, keys: Sequence[str], spell: Callable[[float], str], listed: Sequence[Group], rank: int
+) -> list[Column]:
+    """A column of networks without their pruned channels: one number of another, where both are known."""
     found = [[group.mean(key) for key in keys] for group in listed]
-    cells = ["" if None in values else " of ".join(map(spelling.count, values)) for values in found]
-    return [Column("network", cells, True, rank=2)] if any(cells) else []
-
-
-def _faster(listed: Sequence[Group]) -> list[Column]:
-    """How much faster networks without their pruned channels are, on 64 images; measured, and in theory."""
-    keys = ("speedup_64", "speedup_theoretical")
-    found = [[group.mean(key) for key in keys] for group in listed]
-    if all(value is None for values in found for value in values):
-        return []
-    cells = ["" if None in values else " of ".join(f"{value:.1f}×" for value in values) for values in found]
-    return [Column("faster", cells, True)]
+    cells = [" of ".join(spell(value) for value in pair if value is not None) for pair in found]
+    cells = ["" if None in pair else cell for pair, cell in zip(found, cells, strict=True)]
+    return [Column(title, cells, True, rank)] if any(cells) else []
 
 
 def _setting(title: str, key: str, listed: Sequence[Group], rank: int = 0) -> Column:
     found = [group.first.value(key) for group in listed]
-    return Column(
-        title, ["" if item is None else spelling.value(item) for item in found], rank=rank, words="cut"
-    )
+    cells = ["" if item is None else spelling.value(item) for item in found]
+    return Column(title, cells, rank=rank, words="cut")
 
 
-def _accuracy(group: Group) -> str:
-    return spelling.percent(group.values("accuracy")) if group.first.artifact.stage == "eval" else ""
+def _mean(
+    title: str, key: str, spell: Callable[[float | None], str], listed: Sequence[Group], rank: int
+) -> Column:
+    return Column(title, [spell(group.mean(key)) for group in listed], True, rank)
+
+
+def _percent(group: Group, key: str) -> str:
+    return spelling.percent(group.values(key)) if group.first.artifact.stage == "eval" else ""
 
 
 def _per_class(listed: Sequence[Group]) -> list[Column]:
@@ -190,22 +157,19 @@ def _per_class(listed: Sequence[Group]) -> list[Column]:
     key = Metric.mean_per_class_accuracy.value
     if all(group.first.value("dataset.metric") != key for group in listed):
         return []
-    evaluated = [group.values(key) if group.first.artifact.stage == "eval" else [] for group in listed]
-    return [Column("per class %", [spelling.percent(values) if values else "" for values in evaluated])]
+    return [Column("per class %", [_percent(group, key) for group in listed])]
 
 
-def _mean(group: Group, key: str, unit: str) -> str:
-    spell = {"count": spelling.count, "size": spelling.size, "duration": spelling.duration}[unit]
-    return spell(group.mean(key))
+def _oracle(listed: Sequence[Group]) -> bool:
+    return any(group.first.value("select") == "test_oracle" for group in listed)
 
 
 def _created(group: Group) -> str:
     return str(group.first.artifact.manifest["created_at"])[:16].replace("T", " ")
 
 
-def notes(rows: Sequence[Row], width: int | None) -> list[Text]:
+def notes(rows: Sequence[Row]) -> list[Note]:
     """What a reader must know who compares these rows, one line each."""
     found = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
     said = protocol.notes(shown.lineage for shown in rows)
-    found += [f"note: {spelling.printable(note)}" for note in said]
-    return [line for note in found for line in layout.paragraph(note, width, layout.NOTE)]
+    return [(note, layout.NOTE) for note in (*found, *(f"note: {spelling.printable(n)}" for n in said))]

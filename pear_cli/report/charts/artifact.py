@@ -1,4 +1,4 @@
-"""What is inside an experiment: curves, importance, share map, predictions, each as a chart."""
+"""The charts of one experiment: curves, importance, share map, predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,10 @@ from typing import Any
 
 from pear_cli.errors import MissingArtifact, PearError
 from pear_cli.experiment.lineage import Lineage
+from pear_cli.report.analysis import pruned
 from pear_cli.report.analysis.predictions import Predictions, confused
 from pear_cli.report.charts import arcs, curves, heat, reliability
 from pear_cli.report.charts.style import Palette, Spec
-from pear_cli.report.terminal import show
-from pear_cli.report.terminal.drawing import Drawing
 from pear_cli.scoring.importance import Importance
 from pear_cli.system.streams import printable
 
@@ -18,7 +17,7 @@ WORST = 5  # pairs of classes that a caption names
 
 
 @dataclass(frozen=True)
-class Inside:
+class Chart:
     """One chart of an experiment.
 
     Args:
@@ -30,7 +29,7 @@ class Inside:
     caption: str
 
 
-def learning(lineages: list[Lineage], palette: Palette) -> Inside | None:
+def learning(lineages: list[Lineage], palette: Palette) -> Chart | None:
     """The learning curves of runs that differ in their seed."""
     runs = {}
     for lineage in lineages:
@@ -40,54 +39,43 @@ def learning(lineages: list[Lineage], palette: Palette) -> Inside | None:
         ]
     spec = curves.learning(runs, palette)
     caption = "Accuracy and loss by epoch" + (f", {len(runs)} seeds" if len(runs) > 1 else "")
-    between = " The rule is where pruning comes between two trainings." if _prunes(lineages) else ""
-    return _inside(spec, f"{caption}.{between}")
+    prunes = any(lineage.last("prune-share") is not None for lineage in lineages)
+    between = " The rule is where pruning comes between two trainings." if prunes else ""
+    return _chart(spec, f"{caption}.{between}")
 
 
-def importance(lineage: Lineage, palette: Palette) -> Inside | None:
+def importance(lineage: Lineage, palette: Palette) -> Chart | None:
     """The importance of the units, with the stability of their ranking."""
     scored = lineage.last("score")
     if scored is None:
         return None
     found = Importance.from_json(scored.json("importance"))
-    drawn = show.draw(lineage)
-    if isinstance(drawn, Drawing):
-        pruned = frozenset(site for site, owner in drawn.owners.items() if owner != site)
-    else:
-        pruned = drawn.pruned if drawn is not None else frozenset()
-    spec = heat.importance(found.by_name(), palette, pruned)
-    most = max(map(abs, found.scores), default=0.0)
-    tau = found.kendall_tau
-    stable = (
-        ""
-        if tau is None
-        else f" Kendall's τ of the rankings by two halves of the calibration data: {tau:.2f}."
-    )
-    crossed = " Crossed out: pruned." if pruned else ""
-    words = f"Importance ({printable(found.criterion)}) by block and slot; 1 is {most:.3g}.{crossed}{stable}"
-    return _inside(spec, words)
+    known = pruned.from_lineage(lineage)
+    gone = known.pruned if known is not None else frozenset()
+    words = f"Importance ({printable(found.criterion)}) by block and slot"
+    words += f"; 1 is {max(map(abs, found.scores), default=0.0):.3g}."
+    words += " Crossed out: pruned." if gone else ""
+    if (tau := found.kendall_tau) is not None:
+        words += f" Kendall's τ of the rankings by two halves of the calibration data: {tau:.2f}."
+    return _chart(heat.importance(found.by_name(), palette, gone), words)
 
 
-def share_map(lineage: Lineage, palette: Palette) -> Inside | None:
+def share_map(lineage: Lineage, palette: Palette) -> Chart | None:
     """Who serves in whose place."""
-    drawn = show.draw(lineage)
-    if not isinstance(drawn, Drawing):
+    sites = pruned.from_lineage(lineage)
+    if not isinstance(sites, pruned.Sites):
         return None
-    spec = arcs.share_map(drawn, palette)
-    pruned = sum(owner != site for site, owner in drawn.owners.items())
-    served = any(owner not in (site, None) for site, owner in drawn.owners.items())
-    hollow = " Hollow: served by the one of its colour." if served else ""
-    hollow += " Hollow and grey: pruned, nothing serves there." if None in drawn.owners.values() else ""
-    kept = " A dot inside: what it knew is kept." if drawn.knowledge else ""
-    words = (
-        f"{pruned} of {len(drawn.owners)} adapters pruned. Filled: keeps its own adapter, the larger the more"
-    )
-    return _inside(spec, f"{words} important.{hollow}{kept}")
+    words = f"{len(sites.pruned)} of {len(sites.owners)} adapters pruned. Filled: keeps its own adapter, "
+    words += "the larger the more important."
+    words += " Hollow: served by the one of its colour." if sites.served else ""
+    words += " Hollow and grey: pruned, nothing serves there." if None in sites.owners.values() else ""
+    words += " A dot inside: what it knew is kept." if sites.knowledge else ""
+    return _chart(arcs.share_map(sites, palette), words)
 
 
-def confusion(lineage: Lineage, palette: Palette) -> Inside | None:
+def confusion(lineage: Lineage, palette: Palette) -> Chart | None:
     """Which classes are taken for which."""
-    predictions = _predictions(lineage)
+    predictions = Predictions.from_artifact(lineage.artifact)
     if predictions is None:
         return None
     counts, classes = predictions.confusion(), _classes(lineage, predictions.logits.shape[1])
@@ -96,26 +84,25 @@ def confusion(lineage: Lineage, palette: Palette) -> Inside | None:
         f"{classes[true]} as {classes[said]} ({n}×)" for true, said, n in confused(counts, WORST)
     )
     often = f" Mistaken most often: {pairs}." if pairs else " No mistakes."
-    return _inside(spec, f"Class (down) by prediction (across), shaded by share of the row.{often}")
+    return _chart(spec, f"Class (down) by prediction (across), shaded by share of the row.{often}")
 
 
-def calibration(lineage: Lineage, palette: Palette) -> Inside | None:
+def calibration(lineage: Lineage, palette: Palette) -> Chart | None:
     """Whether predictions are as sure as they are right."""
-    predictions = _predictions(lineage)
+    predictions = Predictions.from_artifact(lineage.artifact)
     if predictions is None:
         return None
     found = predictions.calibration()
-    spec = reliability.reliability(found, palette)
-    error = f"{100 * found.error:.1f} % ({len(found.bins)} bins)"
-    words = f"Accuracy by confidence; expected calibration error {error}."
-    return _inside(spec, f"{words} The stronger the colour, the more images.")
+    words = f"Accuracy by confidence; expected calibration error {100 * found.error:.1f} % "
+    words += f"({len(found.bins)} bins). The stronger the colour, the more images."
+    return _chart(reliability.reliability(found, palette), words)
 
 
-def _inside(spec: Spec | None, caption: str) -> Inside | None:
-    return None if spec is None else Inside(spec, caption)
+def _chart(spec: Spec | None, caption: str) -> Chart | None:
+    return None if spec is None else Chart(spec, caption)
 
 
-KINDS: dict[str, Callable[[Lineage, Palette], Inside | None]] = {
+KINDS: dict[str, Callable[[Lineage, Palette], Chart | None]] = {
     "curves": lambda lineage, palette: learning([lineage], palette),
     "importance": importance,
     "share-map": share_map,
@@ -125,7 +112,7 @@ KINDS: dict[str, Callable[[Lineage, Palette], Inside | None]] = {
 """The charts of one artifact."""
 
 
-def drawn(kind: str, lineage: Lineage, palette: Palette) -> Inside:
+def drawn(kind: str, lineage: Lineage, palette: Palette) -> Chart:
     """One chart of an artifact.
 
     Raises:
@@ -151,14 +138,6 @@ def _safely(kind: str, lineage: Lineage, palette: Palette) -> bool:
 def _records(history: Any) -> list[dict[str, Any]]:
     entries = history if isinstance(history, list) else []
     return [entry for entry in entries if isinstance(entry, dict)]
-
-
-def _prunes(lineages: list[Lineage]) -> bool:
-    return any(lineage.last("prune-share") is not None for lineage in lineages)
-
-
-def _predictions(lineage: Lineage) -> Predictions | None:
-    return Predictions.of(lineage.artifact)
 
 
 def _classes(lineage: Lineage, count: int) -> list[str]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.fields import Field, fields, record
-from pear_cli.report.analysis.listing import RANDOM
+from pear_cli.report.analysis.listing import MARK, RANDOM
 from pear_cli.report.analysis.protocol import ORACLE, differences, in_words
-from pear_cli.report.terminal.table import MARK
 
 FORMULA = "=+-@\t\r"
 """What a text must not begin with, or a spreadsheet would compute it."""

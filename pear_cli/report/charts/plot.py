@@ -7,9 +7,8 @@ from pear_cli.errors import ConfigError, MissingArtifact
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.analysis import listing
 from pear_cli.report.analysis.comparison import Line, compare
-from pear_cli.report.charts import frontier, render
+from pear_cli.report.charts import artifact, frontier, render
 from pear_cli.report.charts.style import PAPER, Palette, Spec, finished
-from pear_cli.report.page import insides
 from pear_cli.store.store import Store
 
 COMPARED: dict[str, Callable[[Sequence[Line], Palette], Spec | None]] = {
@@ -18,7 +17,7 @@ COMPARED: dict[str, Callable[[Sequence[Line], Palette], Spec | None]] = {
 }
 """Plots of many evaluations of one dataset; the others are of one artifact."""
 
-KINDS = (*insides.KINDS, *COMPARED)
+KINDS = (*artifact.KINDS, *COMPARED)
 
 
 def plot(kind: str, what: Sequence[str], store: Store, out: Path, title: str = "") -> bytes:
@@ -55,12 +54,12 @@ def _compared(kind: str, filters: Sequence[str], store: Store) -> Spec:
 
 
 def _of_artifacts(kind: str, names: Sequence[str], store: Store) -> Spec:
-    lineages = [Lineage.of(store.resolve(name), store.find) for name in names]
+    lineages = [Lineage.from_artifact(store.resolve(name), store.find) for name in names]
     if len(lineages) == 1:
-        return insides.drawn(kind, lineages[0], PAPER).spec
+        return artifact.drawn(kind, lineages[0], PAPER).spec
     if kind != "curves":
         raise ConfigError(f"{kind} is of one artifact, here are {len(names)}; only curves takes several")
-    found = insides.learning(lineages, PAPER)
+    found = artifact.learning(lineages, PAPER)
     if found is None:
         raise MissingArtifact("none of these has a learning curve")
     return found.spec
