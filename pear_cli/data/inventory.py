@@ -1,6 +1,5 @@
 """What is there of a dataset: places, numbers, fingerprints."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +27,16 @@ class Survey:
 
 def survey(dataset: Dataset) -> Survey:
     """Find out what a dataset has, downloading it where that is needed and allowed; it is remembered."""
-    found = Survey(
-        classes=len(dataset.classes()),
-        images={split: dataset.count(split) for split in SPLITS},
-        fingerprints={split: dataset.fingerprint(split) for split in SPLITS},
-    )
-    places.remember(_key(dataset), dataset.holding().places or (), dataclasses.asdict(found))
-    return found
+    classes = len(dataset.classes())
+
+    def read() -> dict[str, Any]:
+        return {
+            "classes": classes,
+            "images": {split: dataset.count(split) for split in SPLITS},
+            "fingerprints": {split: dataset.fingerprint(split) for split in SPLITS},
+        }
+
+    return _survey(places.remembered(_key(dataset), dataset.holding().places or (), read))
 
 
 def known(dataset: Dataset) -> Survey | None:
@@ -42,8 +44,7 @@ def known(dataset: Dataset) -> Survey | None:
     if dataset.holding().places is None:
         return survey(dataset)
     facts = places.recall(_key(dataset))
-    facts.pop("files", None)
-    return Survey(**facts) if facts else None
+    return _survey(facts) if facts else None
 
 
 def to_json(dataset: Dataset, found: Survey | None) -> dict[str, Any]:
@@ -61,6 +62,10 @@ def to_json(dataset: Dataset, found: Survey | None) -> dict[str, Any]:
             for split in SPLITS
         },
     }
+
+
+def _survey(facts: dict[str, Any]) -> Survey:
+    return Survey(facts["classes"], facts["images"], facts["fingerprints"])
 
 
 def _key(dataset: Dataset) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def _below(folder: Path, prefix: str, around: frozenset[Known]) -> Iterator[tupl
 
 
 def signature(places: Iterable[Path]) -> str:
-    """SHA-256 of the paths, sizes, modification times and inodes of all files at or below `places`.
+    """SHA-256 of the paths and identities of all files at or below `places`; see `cache.identity`.
 
     While it stays the same, what was read from the files can be trusted; "" where one is not there.
     """
@@ -67,22 +67,29 @@ def signature(places: Iterable[Path]) -> str:
         if not place.exists():
             return ""
         if place.is_dir():
-            found += [(f"{place}/{name}", *_state(entry)) for name, entry in files(place)]
+            found += [(f"{place}/{name}", _state(entry)) for name, entry in files(place)]
         else:
-            found.append((str(place), *_state(place)))
+            found.append((str(place), _state(place)))
     return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def remember(key: str, held: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
-    """Keep facts, which are given back, until a file at or below `held` changes.
+def remembered(key: str, held: Iterable[Path], read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `read` finds out, kept until a file at or below `held` changes; see `recall`.
 
     Args:
-        key: names all else that they depend on.
+        key: names all else that it depends on.
+        held: no file where nobody knows which they are; then nothing is kept.
     """
-    kept = {"files": [str(place) for place in held], **facts}
-    if signed := kept["files"] and signature(map(Path, kept["files"])):
-        cache.remember(key, {"signature": signed, **kept})
-    return kept
+    files = [str(place) for place in held]
+    facts: dict[str, Any] = {}
+    for _ in range(2):  # the first reading may download the files
+        before = signature(map(Path, files))
+        facts = {"files": files, **read()}
+        if before == signature(map(Path, files)):
+            if files and before:
+                cache.remember(key, {"signature": before, **facts})
+            break
+    return facts
 
 
 def recall(key: str) -> dict[str, Any]:
@@ -92,9 +99,8 @@ def recall(key: str) -> dict[str, Any]:
     return known if files and signature(files) == known.pop("signature", "") else {}
 
 
-def _state(file: "os.DirEntry[str] | Path") -> tuple[int, int, int]:
+def _state(file: "os.DirEntry[str] | Path") -> list[int]:
     try:
-        state = file.stat()
+        return cache.identity(file.stat())
     except OSError:  # a link that leads nowhere
-        return (0, 0, 0)
-    return state.st_size, state.st_mtime_ns, state.st_ino
+        return []

@@ -64,8 +64,19 @@ class Rows(Records):
         except (*UNREADABLE, Image.DecompressionBombError) as error:
             raise DataError(f"{self.name(index)} cannot be read: {error}; replace or remove it") from None
 
-    def content(self, index: int) -> str:
-        """SHA-256, in hex, of what the row holds."""
+    def content(self, step: Callable[[], None]) -> str:
+        """SHA-256, in hex, of all labels and of what the rows hold.
+
+        Args:
+            step: called after each row.
+        """
+        whole = hashlib.sha256()
+        for label, row in zip(self.labels, threads.each(self._content, range(len(self))), strict=True):
+            whole.update(f"{label} {row}\n".encode())
+            step()
+        return whole.hexdigest()
+
+    def _content(self, index: int) -> str:
         try:
             held = self.get(index)
         except OSError as error:
@@ -118,14 +129,10 @@ class RowDataset(Parted):
         if any(part.classes != parts[0].classes for part in parts):
             raise DataError(f"{self.name}: the classes of its parts differ: {', '.join(self.part_names)}")
         largest = max(int(part.labels.max(initial=0)) for part in parts)
-        files = sorted({file for part in parts for file in part.files})
-        content = []
-        with progress.ticker(f"reading {self.name}", sum(map(len, parts)), late=True) as ticker:
-            for part in parts:
-                whole = hashlib.sha256()
-                for label, row in zip(part.labels, threads.each(part.content, range(len(part))), strict=True):
-                    whole.update(f"{label} {row}\n".encode())
-                    ticker.step()
-                content.append(whole.hexdigest())
         classes = list(parts[0].classes or map(str, range(largest + 1)))
-        return places.remember(self._key(), files, {"classes": classes, "content": content})
+
+        def read() -> dict[str, Any]:
+            with progress.ticker(f"reading {self.name}", sum(map(len, parts)), late=True) as ticker:
+                return {"classes": classes, "content": [part.content(ticker.step) for part in parts]}
+
+        return places.remembered(self._key(), sorted({file for part in parts for file in part.files}), read)

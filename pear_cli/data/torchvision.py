@@ -103,6 +103,6 @@ class Torchvision(Parted):
     def _facts(self) -> dict[str, Any]:
         """The classes, once torchvision has found all parts; remembered until a file changes."""
         key = f"torchvision {self.dataset} {self.folder()} {' '.join(self.part_names)}"
-        return places.recall(key) or places.remember(
-            key, self._places, {"classes": list(self.opened.classes())}
+        return places.recall(key) or places.remembered(
+            key, self._places, lambda: {"classes": list(self.opened.classes())}
         )

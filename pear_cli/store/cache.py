@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pear_cli.errors import DataError
-from pear_cli.system import threads as parallel
+from pear_cli.system import threads
 
 SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one clock tick
 Known = dict[str, Any]
@@ -42,8 +42,8 @@ def content_hashes(
 ) -> list[tuple[int, str]]:
     """Size in bytes and SHA-256, in hex, of the files `names` below `root`, in their order.
 
-    A hash is remembered by path, size, modification time in nanoseconds and inode, also where the reading
-    is interrupted.
+    A hash is remembered by path and `identity`, also where the reading is interrupted. Each has a seal of its
+    own: one that was altered in the cache is not believed.
 
     Args:
         step: called after each file.
@@ -51,7 +51,8 @@ def content_hashes(
     Raises:
         DataError: naming the file that is missing or cannot be read.
     """
-    kept = place("hashes", os.path.abspath(root), "json")
+    home = os.path.abspath(root)
+    kept = place("hashes", home, "json")
     remembered = _known(kept)
     learned: Known = {}
     hashes: list[tuple[int, str]] = []
@@ -59,13 +60,13 @@ def content_hashes(
     missing: list[DataError] = []
     for name in names:
         try:
-            state = _identity(root / name)
+            state = _state(root / name)
         except DataError as error:
             missing.append(error)
             continue
         entry = remembered.get(name)
-        if isinstance(entry, list) and entry[:-1] == state:
-            hashes.append((state[0], str(entry[-1])))
+        if isinstance(entry, list) and entry[:-2] == state and entry[-1:] == [_seal(home, name, entry[:-1])]:
+            hashes.append((state[0], str(entry[-2])))
             step()
         else:
             unread.append((len(hashes), name))
@@ -76,17 +77,17 @@ def content_hashes(
         raise DataError(f"{missing[0]}{more}")
 
     def read(number: int, name: str) -> tuple[int, int, str]:
-        state = _identity(root / name)
+        state = _state(root / name)
         try:
             content = sha256(root / name)
         except OSError as error:
             raise DataError(f"file {root / name} cannot be read: {error.strerror}") from None
-        if time.time_ns() - state[1] > SETTLED_NS:
-            learned[name] = [*state, content]
+        if time.time_ns() - max(state[1:3]) > SETTLED_NS:
+            learned[name] = [*state, content, _seal(home, name, [*state, content])]
         return number, state[0], content
 
     try:
-        for number, size, content in parallel.each(lambda item: read(*item), unread):
+        for number, size, content in threads.each(lambda item: read(*item), unread):
             hashes[number] = (size, content)
             step()
     finally:
@@ -95,21 +96,18 @@ def content_hashes(
     return hashes
 
 
-def _identity(path: Path) -> list[int]:
-    """Size, modification time and inode: what tells whether a file is the one that was read."""
-    try:
-        state = os.stat(path)
-    except FileNotFoundError:
-        raise DataError(f"file {path} is missing") from None
-    except OSError as error:
-        raise DataError(f"file {path} cannot be read: {error.strerror}") from None
-    return [state.st_size, state.st_mtime_ns, state.st_ino]
-
-
 def content_hash(path: Path) -> str:
     """SHA-256 of one file, in hex; see `content_hashes`."""
     ((_, content),) = content_hashes(path.parent, [path.name])
     return content
+
+
+def identity(state: os.stat_result) -> list[int]:
+    """Size, times of modification and of change (ns) and inode: whether a file is the one that was read.
+
+    Whoever alters a file in place can set back its time of modification, but not the time of that change.
+    """
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
 def place(kind: str, key: str, suffix: str) -> Path:
@@ -118,13 +116,29 @@ def place(kind: str, key: str, suffix: str) -> Path:
 
 
 def recall(key: str) -> Known:
-    """The facts that were remembered under a key; none where there are none."""
-    return _known(place("facts", key, "json"))
+    """The facts that were remembered under a key; none where there are none, or others than were."""
+    stored = _known(place("facts", key, "json"))
+    facts = stored.get("facts")
+    return facts if isinstance(facts, dict) and stored.get("seal") == _seal(key, facts) else {}
 
 
 def remember(key: str, facts: Mapping[str, object]) -> None:
     """Keep facts, which JSON can hold, under a key that names all that they are about."""
-    write(place("facts", key, "json"), json.dumps(facts).encode())
+    write(place("facts", key, "json"), json.dumps({"facts": facts, "seal": _seal(key, facts)}).encode())
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        return identity(os.stat(path))
+    except FileNotFoundError:
+        raise DataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise DataError(f"file {path} cannot be read: {error.strerror}") from None
+
+
+def _seal(*content: object) -> str:
+    """Half of the SHA-256 of what JSON can hold: a bit that flips in the cache is noticed."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _known(place: Path) -> Known:

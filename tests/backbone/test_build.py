@@ -174,10 +174,16 @@ def test_a_network_that_takes_images_of_any_size_gets_those_of_img_size():
         backbones.build(Backbone("resnet18", False, None, 0, 0.0, None, None, thin | {"depht": 3}), 2)
 
 
-def test_weights_are_read_for_their_hash_once(tmp_path, monkeypatch):
+def test_weights_are_read_for_their_hash_once_and_again_when_they_change(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"weights")
     os.utime(path, (1, 1))
+    monkeypatch.setattr(hashes, "SETTLED_NS", 0)
+    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+    path.write_bytes(b"altered")
+    os.utime(path, (1, 1))
+    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"altered").hexdigest()
+    path.write_bytes(b"weights")
     assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
     monkeypatch.setattr(hashes, "sha256", lambda path: pytest.fail("it is read again"))
     assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()

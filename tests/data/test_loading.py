@@ -25,18 +25,6 @@ TO = Preparation(8)
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(progress, "say", lines.append)
-    return lines
-
-
 @pytest.fixture
 def photos(tmp_path):
     random = np.random.default_rng(0)

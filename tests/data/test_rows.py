@@ -26,8 +26,7 @@ NAMES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
+def own_data(monkeypatch):
     monkeypatch.delenv("PEAR_DATA", raising=False)
 
 

@@ -15,23 +15,10 @@ from pear_cli.data.shapes import Shapes
 from pear_cli.data.splits import SPLITS
 from pear_cli.errors import ConfigError, DataError
 from pear_cli.store import cache
-from pear_cli.system import progress
 
 
 def at_size(dataset, split, size):
     return load(dataset, split, dataset.preparation(size))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(progress, "say", lines.append)
-    return lines
 
 
 PARTS = [(name, part) for name in TASKS for part in ("train", "test")]

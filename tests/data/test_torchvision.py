@@ -22,11 +22,6 @@ def at_size(dataset, split, size):
 datasets = pytest.importorskip("torchvision.datasets")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
-
-
 class Tiny:
     """Ten training and four test images of two classes; a download is one file."""
 

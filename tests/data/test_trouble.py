@@ -20,11 +20,6 @@ def at_size(dataset, split, size):
     return load(dataset, split, dataset.preparation(size))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
-
-
 def picture(path, shade=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)

@@ -17,11 +17,6 @@ from pear_cli.errors import DataError
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEAR_CACHE", str(tmp_path / "cache"))
-
-
 def picture(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(RANDOM.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
