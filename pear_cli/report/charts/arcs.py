@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pear_cli.report.analysis.pruned import Sites, largest, place
-from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
+from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, field, values
 
 POINTS = 24  # of an arc
 FLAT = 0.62  # height of an arc in halves of its width
+TITLE = {"anchor": "start", "fontSize": 12, "fontWeight": "normal", "offset": 0}
 LARGEST, SMALLEST = 240, 60  # area of a site in square pixels, by its importance
 
 
@@ -21,32 +22,23 @@ def share_map(sites: Sites, palette: Palette) -> Spec | None:
     Returns:
         None where no adapter was pruned as a whole.
     """
-    owners = sites.owners
-    if all(owner == site for site, owner in owners.items()):
+    if not sites.pruned:
         return None
+    owners = sites.owners
     places = place(sites.names)
     slots = list(dict.fromkeys(slot for _, slot in places.values()))
-    serving = {site for site, owner in owners.items() if owner == site}
-    shared = [site for site in places if owners.get(site) not in (None, site)]
+    shared = [site for site in places if site in sites.served]
     busy = list(dict.fromkeys(str(owners[site]) for site in shared))
     hue = {owner: index % len(palette.series) for index, owner in enumerate(busy)}
     most = largest(sites.scores)
     nodes, arcs = [], []
     for site, (block, slot) in places.items():
         owner = owners.get(site)
-        scored = site in sites.scores
-        share = max(0.0, sites.scores[site] / most) if scored else 0.5
-        nodes.append(
-            {
-                "block": block,
-                "slot": slot,
-                "area": SMALLEST + (LARGEST - SMALLEST) * share if site in serving else SMALLEST,
-                "own": site in serving,
-                "hue": hue.get(str(owner), -1),
-                "kept": site in sites.knowledge,
-                "said": _said(site, sites, places, share if scored else None),
-            }
-        )
+        share = max(0.0, sites.scores[site] / most) if site in sites.scores else None
+        size = SMALLEST + (LARGEST - SMALLEST) * (0.5 if share is None else share)
+        own = {"own": True, "area": size} if owner == site else {"own": False, "area": SMALLEST}
+        said = {"kept": site in sites.knowledge, "said": _said(site, sites, places, share)}
+        nodes.append({"block": block, "slot": slot, "hue": hue.get(str(owner), -1), **own, **said})
         if site in shared:
             arcs += _arc(places[str(owner)][0], block, slot, site, hue[str(owner)])
     return _rows(nodes, arcs, slots, palette)
@@ -73,13 +65,7 @@ def _rows(
             {
                 "width": WIDTH - 80,
                 "height": round((top + 0.55) * step),
-                "title": {
-                    "text": slot,
-                    "anchor": "start",
-                    "fontSize": 12,
-                    "fontWeight": "normal",
-                    "offset": 0,
-                },
+                "title": {**TITLE, "text": slot},
                 "layer": _layers(here, drawn, x, y, palette),
             }
         )
@@ -94,21 +80,14 @@ def _layers(
     area = field("area", "Q", scale=None, legend=None)
     data = values([{**node, "y": 0} for node in nodes])
     circle: Spec = {"type": "point", "shape": "circle", "opacity": 1, "strokeWidth": 1.8}
-    own = {
-        "condition": {
-            "test": "datum.own",
-            **{k: colour[k] for k in ("field", "type", "scale")},
-            "legend": None,
-        }
-    }
-    said = {"description": {"field": "said"}}
+    own = {"condition": {"test": "datum.own", **{k: colour[k] for k in ("field", "type", "scale", "legend")}}}
     order = {"x": x, "y": y, "color": colour, "detail": field("site", "N"), "order": field("step", "Q")}
     dot = {"type": "point", "filled": True, "size": 14, "opacity": 1, "aria": False}
     return [
         {"data": values(arcs), "mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.75, "aria": False},
          "encoding": order},
         {"data": data, "mark": {**circle, "fillOpacity": 1}, "encoding": {
-            "x": x, "y": y, "size": area, "stroke": colour, "fill": {**own, "value": p.ground}, **said}},
+            "x": x, "y": y, "size": area, "stroke": colour, "fill": {**own, "value": p.ground}, **SAID}},
         {"data": data, "transform": [{"filter": "datum.kept"}], "mark": dot,
          "encoding": {"x": x, "y": y, "color": colour}},
     ]  # fmt: skip
@@ -117,16 +96,11 @@ def _layers(
 def _arc(start: int, end: int, slot: str, site: str, hue: int) -> list[dict[str, Any]]:
     middle, radius = (start + end) / 2, (end - start) / 2
     angles = [math.pi * step / POINTS for step in range(POINTS + 1)]
+    points = [(middle - radius * math.cos(angle), FLAT * abs(radius) * math.sin(angle)) for angle in angles]
+    own = {"slot": slot, "site": site, "hue": hue}
+    rounded = enumerate((round(x, 4), round(y, 4)) for x, y in points)
     return [
-        {
-            "block": round(middle - radius * math.cos(angle), 4),
-            "y": round(FLAT * abs(radius) * math.sin(angle), 4),
-            "slot": slot,
-            "site": site,
-            "step": step,
-            "hue": hue,
-        }
-        for step, angle in enumerate(angles)
+        {"block": round(x, 4), "y": round(y, 4), "step": step, **own} for step, (x, y) in enumerate(points)
     ]
 
 

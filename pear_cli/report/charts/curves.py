@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, values
+from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, colours, field, values
 from pear_cli.system.streams import printable
 
 Record = Mapping[str, Any]
 TICKS = 8  # of the epochs, at most
+HEIGHTS = {"accuracy, %": 150, "loss": 100}
 PHASES = 40  # rules between trainings that are drawn, at most
 
 
@@ -36,27 +37,20 @@ def learning(runs: Mapping[str, Sequence[Sequence[Record]]], palette: Palette) -
     for record in records:
         several = f", {record['run']}" if len(runs) > 1 else ""
         unit = " %" if record["kind"] == "accuracy" else ""
-        record["said"] = f"epoch {record['epoch']}: {record['name']} {record['value']:.4g}{unit}{several}"
-    names = list(dict.fromkeys(record["name"].rpartition(" ")[0] for record in records))
-    for record in records:
-        record["split"] = record["name"].rpartition(" ")[0]
+        name = f"{record['split']} {record['kind']}"
+        record["said"] = f"epoch {record['epoch']}: {name} {record['value']:.4g}{unit}{several}"
+    names = list(dict.fromkeys(record["split"] for record in records))
     last = max(record["epoch"] for record in records)
     panels = []
-    for kind, title, height in (("accuracy", "accuracy, %", 150), ("loss", "loss", 100)):
-        here = [record for record in records if record["kind"] == kind]
+    for title in HEIGHTS:
+        here = [record for record in records if title.startswith(record["kind"])]
         if here:
-            panels.append(_panel(here, names, title, height, last, list(ends)[:PHASES], palette))
+            panels.append(_panel(here, names, title, last, list(ends)[:PHASES], palette))
     return {"vconcat": panels, "spacing": 14, "resolve": {"scale": {"color": "shared"}}}
 
 
 def _panel(
-    records: list[dict[str, Any]],
-    names: list[str],
-    title: str,
-    height: int,
-    last: int,
-    ends: list[int],
-    palette: Palette,
+    records: list[dict[str, Any]], names: list[str], title: str, last: int, ends: list[int], palette: Palette
 ) -> Spec:
     scale = {"domain": [1, max(2, last)], "nice": False, "zero": False}
     axis = {"values": _ticks(last), "grid": False, "format": "d", "labelOverlap": True}
@@ -69,12 +63,12 @@ def _panel(
     point = {"type": "point", "filled": True, "size": 22, "opacity": 0.9}
     layers: list[Spec] = [
         {"mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.75, "aria": False}, "encoding": common},
-        {"mark": point, "encoding": {**common, "description": {"field": "said"}}},
+        {"mark": point, "encoding": {**common, **SAID}},
     ]
     if ends:
         between = values([{"at": end + 0.5} for end in ends])
         layers.insert(0, {"data": between, "mark": rule, "encoding": {"x": {**x, "field": "at"}}})
-    return {"width": WIDTH - 60, "height": height, "data": values(records), "layer": layers}
+    return {"width": WIDTH - 60, "height": HEIGHTS[title], "data": values(records), "layer": layers}
 
 
 def _ticks(last: int) -> list[int]:
@@ -93,6 +87,6 @@ def _points(entry: Record) -> list[dict[str, Any]]:
         split, _, kind = key.rpartition("_")
         if kind in ("accuracy", "loss"):
             amount = 100 * number if kind == "accuracy" else number
-            name = f"{printable(split) or 'training'} {kind}"
-            found.append({"name": name, "kind": kind, "value": round(float(amount), 5)})
+            point = {"split": printable(split) or "training", "kind": kind, "value": round(float(amount), 5)}
+            found.append(point)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 from pear_cli.report import spelling
 from pear_cli.report.analysis.comparison import Line, of_another_protocol
 from pear_cli.report.charts.render import LINK
-from pear_cli.report.charts.style import WIDTH, Palette, Spec, colours, field, percent, values
+from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, colours, field, percent, values
 
 HEIGHT = 250
 LOG = 20  # of the largest to the smallest size, from which on the axis is logarithmic
@@ -19,6 +19,7 @@ SHAPES = (
 )
 """Of marks; where colours begin again, they go on by one: no two series look alike."""
 
+ACCURACY = field("accuracy", "Q", "accuracy, %", scale={"zero": False, "nice": True}, axis={"tickCount": 5})
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
@@ -47,14 +48,14 @@ def pareto(lines: Sequence[Line], palette: Palette) -> Spec | None:
         record["size"] = record.pop("bytes") / divisor
         record["said"] += f", {spelling.size(record['size'] * divisor)}"
     wide = max(sizes) / min(sizes) > LOG
-    scale = {"type": "log", "nice": False, "padding": 14} if wide else {"zero": False, "padding": 14}
+    scale = {"padding": 14, **({"type": "log", "nice": False} if wide else {"zero": False})}
     axis = {"tickCount": 4, "grid": not wide, "labelOverlap": True}
     x = field("size", "Q", f"stored, {unit}{', logarithmic' if wide else ''}", scale=scale, axis=axis)
     steps = sorted((r for r in records if r["number"] in best), key=lambda record: record["size"])
     steps += [{**record, "size": max(sizes) / divisor} for record in steps[-1:]]
     line: Spec = {"type": "line", "interpolate": "step-after", "strokeDash": [4, 3], "color": palette.muted}
     dashed = {"data": values(steps), "mark": {**line, "strokeWidth": 1.5, "aria": False}}
-    below = [{**dashed, "encoding": {"x": x, "y": _accuracy()}}]
+    below = [{**dashed, "encoding": {"x": x, "y": ACCURACY}}]
     return _chart(records, x, _colour(lines, records, palette), palette, below)
 
 
@@ -79,11 +80,11 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
     )
     colour = _colour(lines, [*records, *level], palette)
     rule: Spec = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}
-    across = {"y": _accuracy(), "color": colour, **_said()}
+    across = {"y": ACCURACY, "color": colour, **SAID}
     below: list[Spec] = [{"name": "compared", "data": values(level), "mark": rule, "encoding": across}]
     if len(names) <= LEGEND:
         joined: Spec = {"type": "line", "strokeWidth": 1.5, "aria": False}
-        encoding = {"x": x, "y": _accuracy(), "color": colour}
+        encoding = {"x": x, "y": ACCURACY, "color": colour}
         below.append({"data": values(records), "mark": joined, "encoding": encoding})
     return _chart(records, x, colour, palette, below)
 
@@ -138,7 +139,7 @@ def _chart(
     solid = {key: colour[key] for key in ("field", "type", "scale", "legend")}
     filled = {"condition": {"test": "datum.apart", "value": palette.ground}, **solid}
     edge = {"condition": {"test": "datum.apart", **solid}, "value": palette.ground}
-    marks = {"x": x, "y": _accuracy(), "fill": filled, "stroke": edge, **shape, **_said()}
+    marks = {"x": x, "y": ACCURACY, "fill": filled, "stroke": edge, **shape, **SAID}
     layers = [
         *below,
         {**own, **spread, "encoding": {**place, "y": low, "y2": high}},
@@ -169,10 +170,6 @@ def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
     return found
 
 
-def _accuracy() -> Spec:
-    return field("accuracy", "Q", "accuracy, %", scale={"zero": False, "nice": True}, axis={"tickCount": 5})
-
-
 def _colour(lines: Sequence[Line], records: Sequence[dict[str, Any]], palette: Palette) -> Spec:
     """The same colour for a series in all charts of these lines; the legend has those that are drawn."""
     names = list(dict.fromkeys(line.series_name for line in lines))
@@ -180,7 +177,3 @@ def _colour(lines: Sequence[Line], records: Sequence[dict[str, Any]], palette: P
     wide = {"columns": 1, "labelLimit": WIDTH - 110} if max(map(len, here), default=0) > SHORT else {}
     legend = {"values": here, "symbolOpacity": 1, **wide} if len(names) <= LEGEND else None
     return field("series", "N", scale=colours(names, palette), legend=legend)
-
-
-def _said() -> Spec:
-    return {"description": {"field": "said"}}

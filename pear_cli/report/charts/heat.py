@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pear_cli.report.analysis.pruned import PART, largest, place
-from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, values
+from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, field, values
 
-SAID = 0.55  # shade from which on the text on it changes its colour
+DARK = 0.55  # shade from which on the text on it changes its colour
 CELLS = 40  # a side; a larger table is no longer legible
 FAINT = 0.05  # shade of nothing at all: the cell is there
 
@@ -46,7 +46,8 @@ def importance(
     step = min(34, (WIDTH - 70) / len(blocks))
     x = field("block", "O", "block", axis={"labelAngle": 0, "labelOverlap": True})
     y = field("slot", "N", None, sort=None)
-    return _shaded(records, x, y, step, len(blocks), 30, len(slots), step >= 24, palette)
+    size = {"width": step * len(blocks), "height": 30 * len(slots)}
+    return _shaded(records, x, y, size, step >= 24, palette)
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], palette: Palette) -> Spec | None:
@@ -74,34 +75,23 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], palette: 
     level = {"labelAngle": 0 if max(map(len, classes)) <= 2 else -90}
     x = field("predicted", "N", "predicted class", scale=scale, axis={**axis, **level})
     y = field("true", "N", "class", scale=scale, axis=axis)
-    return _shaded(records, x, y, step, len(counts), step, len(counts), step >= 22, palette)
+    size = dict.fromkeys(("width", "height"), step * len(counts))
+    return _shaded(records, x, y, size, step >= 22, palette)
 
 
 def _shaded(
-    records: Sequence[Mapping[str, Any]],
-    x: Spec,
-    y: Spec,
-    width: float,
-    columns: int,
-    height: float,
-    rows: int,
-    written: bool,
-    palette: Palette,
+    records: Sequence[Mapping[str, Any]], x: Spec, y: Spec, size: Spec, written: bool, palette: Palette
 ) -> Spec:
     shade = field("share", "Q", scale={"domain": [0, 1], "range": [FAINT, 1]}, legend=None)
     rect: Spec = {"type": "rect", "color": palette.accent, "cornerRadius": 2}
-    dark = f"datum.share > {SAID}"
+    dark = f"datum.share > {DARK}"
     ink = {"condition": {"test": dark, "value": palette.ground}, "value": palette.ink}
     cells = {**rect, "stroke": palette.ground, "strokeWidth": 1.5}
     cross: Spec = {"type": "point", "shape": "M-1,-1L1,1M-1,1L1,-1", "size": 260, "strokeWidth": 1}
     away = [{"filter": "datum.gone == 1"}]
-    layers: list[Spec] = [
-        {"mark": cells, "encoding": {"fillOpacity": shade, "description": {"field": "said"}}}
-    ]
+    layers: list[Spec] = [{"mark": cells, "encoding": {"fillOpacity": shade, **SAID}}]
     if written:
-        layers.append(
-            {"mark": {"type": "text", "aria": False}, "encoding": {"text": {"field": "text"}, "color": ink}}
-        )
+        text = {"text": {"field": "text"}, "color": ink}
+        layers.append({"mark": {"type": "text", "aria": False}, "encoding": text})
     layers.append({"transform": away, "mark": {**cross, "color": palette.ink, "opacity": 0.4, "aria": False}})
-    size = {"width": width * columns, "height": height * rows}
     return {**size, "data": values(records), "encoding": {"x": x, "y": y}, "layer": layers}

@@ -1,7 +1,7 @@
 """Calibration: how often a prediction is right, by how sure the model is of it."""
 
 from pear_cli.report.analysis.predictions import Calibration
-from pear_cli.report.charts.style import WIDTH, Palette, Spec, field, percent, values
+from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, field, percent, values
 
 HEIGHT = 230
 
@@ -41,7 +41,7 @@ def reliability(calibration: Calibration, palette: Palette) -> Spec | None:
         "layer": [
             {"data": values(records), "mark": bar, "encoding": {
                 "x": x, "x2": {"field": "high"}, "y": y, "y2": {"datum": 0}, "fillOpacity": shade,
-                "description": {"field": "said"}}},
+                **SAID}},
             {"data": corners, "mark": {**diagonal, "aria": False}, "encoding": {"x": x, "y": y}},
         ],
     }  # fmt: skip

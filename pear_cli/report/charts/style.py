@@ -116,6 +116,10 @@ def colours(names: Sequence[str], palette: Palette) -> Spec:
     return {"domain": list(names), "range": [palette.series[i % count] for i in range(len(names))]}
 
 
+SAID = {"description": {"field": "said"}}
+"""The encoding of what a mark says to a screen reader, and under the pointer."""
+
+
 def percent(share: float) -> float:
     """A share as a number for an axis in %."""
     return round(100 * share, 3)
