@@ -20,6 +20,11 @@ def value(setting: object) -> str:
     return printable(str(setting))
 
 
+def key(digits: str) -> str:
+    """A key by its first digits, which are enough to name it to a command."""
+    return digits[:8]
+
+
 def number(x: float | None) -> str:
     """A measured number with four digits; whole numbers in full."""
     if x is None:

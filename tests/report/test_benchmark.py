@@ -118,22 +118,18 @@ def test_an_unknown_benchmark_is_told_with_those_that_there_are(fake, lines_of):
     assert line.endswith("run: pear run experiment=vtab1k dataset.root=DIR")
 
 
-def test_both_averages_of_a_page_are_over_seeds(evaluated):
-    ((found, (model,)),) = models(compare(evaluated(seeds=(0, 1))))
-    assert (found, set(model.tasks)) == (VTAB1K, set(TASKS))
-    assert model.of_groups.mean == pytest.approx((3 + 8.5 + 14.5) / 300 + 0.05)
-    assert (model.of_tasks.mean, model.of_tasks.count) == (pytest.approx(0.14), 2)
+def test_a_comparison_has_the_standings_under_names_of_their_own(evaluated):
     assert models([]) == []
-
-
-def test_an_average_of_a_part_is_no_average(evaluated):
-    ((_, (model,)),) = models(compare(evaluated([task for task in VTAB1K.tasks if task != "kitti"])))
-    assert model.of_group("Natural").mean == pytest.approx(0.03)
-    assert model.of_group("Structured") is model.of_groups is model.of_tasks is None
-
-
-def test_tasks_with_settings_of_their_own_are_not_one_model(evaluated):
     evaluated(["dtd"])
-    ((_, found),) = models(compare(evaluated(["svhn"], normalization="imagenet")))
-    assert sorted(task for model in found for task in model.tasks) == ["dtd", "svhn"]
-    assert len({model.name for model in found}) == 2
+    listed = evaluated(["svhn"], normalization="imagenet")
+    ((found, both),) = models(compare(listed))
+    assert found == VTAB1K
+    assert sorted(task for _, tasks, _ in both for task in tasks) == ["dtd", "svhn"]
+    assert len({name for name, _, _ in both}) == 2
+
+
+def test_a_part_of_the_tasks_is_not_the_whole(evaluated):
+    (standing,) = standings(evaluated([task for task in VTAB1K.tasks if task != "kitti"]), VTAB1K)
+    assert standing.whole("Natural")
+    assert not standing.whole("Structured")
+    assert not standing.whole()

@@ -80,5 +80,5 @@ def test_latex_has_the_notes_as_comments(fake):
     fake.experiment()
     fake.experiment(normalization="half")
     text = FORMATS["latex"](compare(rows(fake.store)))
-    assert "% digits: not all of these can be compared" in text
+    assert "% evaluations of digits are not comparable" in text
     assert "random" not in text

@@ -11,7 +11,6 @@ from typing import Any
 
 from pear_cli.errors import ConfigError, near
 from pear_cli.report.analysis.comparison import Line
-from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.report.analysis.listing import Group, Row
 from pear_cli.store.canonical import canonical
 
@@ -35,7 +34,7 @@ class Published:
     method: str
     average: float
     source: str
-    groups: tuple[float, ...] | None = None
+    groups: Sequence[float] | None = None
     trained: float | None = None
 
 
@@ -55,7 +54,7 @@ class Benchmark:
     name: str
     title: str
     dataset: str
-    groups: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, Sequence[str]]
     published: tuple[Published, ...]
     caveat: str
 
@@ -111,6 +110,10 @@ class Standing:
         """The seeds that count."""
         return tuple(seed for seed, found in sorted(self.accuracies.items()) if found.keys() >= {*self.tasks})
 
+    def whole(self, group: str | None = None) -> bool:
+        """Whether all tasks of a group are there, or all that there are."""
+        return {*(self.benchmark.groups[group] if group else self.benchmark.tasks)} <= {*self.tasks}
+
     @property
     def left_out(self) -> tuple[int, ...]:
         """Seeds that lack a task that others have."""
@@ -155,36 +158,6 @@ class Standing:
         }
 
 
-@dataclass(frozen=True)
-class Model:
-    """One experiment over the tasks of a benchmark, for a page: it has no average of a part.
-
-    Args:
-        name: method and model, as the comparison has them.
-        tasks: the line of each task that was evaluated.
-        standing: what it came to. Experiments with other settings for other tasks stand apart.
-    """
-
-    name: str
-    tasks: Mapping[str, Line]
-    standing: Standing
-
-    def of_group(self, name: str) -> Estimate | None:
-        """The mean of the tasks of a group; None unless all of them are there."""
-        whole = {*self.standing.benchmark.groups[name]} <= {*self.standing.tasks}
-        return Estimate.from_seeds(self.standing.of_group(name)) if whole else None
-
-    @property
-    def of_groups(self) -> Estimate | None:
-        """The mean of the means of the groups; None unless all tasks are there."""
-        return None if self.standing.missing else Estimate.from_seeds(self.standing.of_groups())
-
-    @property
-    def of_tasks(self) -> Estimate | None:
-        """The mean of all tasks; None unless all of them are there."""
-        return None if self.standing.missing else Estimate.from_seeds(self.standing.of_tasks())
-
-
 def named(name: str) -> Benchmark:
     """The benchmark of a name.
 
@@ -196,12 +169,8 @@ def named(name: str) -> Benchmark:
         there = ", ".join(names())
         raise ConfigError(f'no benchmark "{name}"{near(name, names()) or ";"} benchmarks: {there}')
     stated = tomllib.loads(path.read_text(encoding="utf-8"))
-    published = [
-        Published(**{**row, "groups": tuple(row["groups"]) if "groups" in row else None})
-        for row in stated["published"]
-    ]
-    groups = {group: tuple(tasks) for group, tasks in stated["groups"].items()}
-    return Benchmark(name, stated["title"], stated["dataset"], groups, tuple(published), stated["caveat"])
+    published = tuple(Published(**row) for row in stated.pop("published"))
+    return Benchmark(name, published=published, **stated)
 
 
 def names() -> list[str]:
@@ -219,8 +188,15 @@ def standings(rows: Sequence[Row], benchmark: Benchmark) -> list[Standing]:
     return sorted(found, key=lambda standing: min(order[row.artifact.key] for row in standing.rows))
 
 
+Model = tuple[str, Mapping[str, Line], Standing]
+"""Its name, the line of each task that was evaluated, and what it came to."""
+
+
 def models(lines: Sequence[Line]) -> list[tuple[Benchmark, list[Model]]]:
-    """The benchmarks that the evaluations of a comparison belong to, and what was evaluated of each."""
+    """The benchmarks that the evaluations of a comparison belong to, and what was evaluated of each.
+
+    Experiments with other settings for other tasks stand apart, by names of their own.
+    """
     line_of = {row.artifact.key: line for line in lines for row in line.group.rows}
     rows = [row for line in lines for row in line.group.rows]
     found = []
@@ -231,8 +207,7 @@ def models(lines: Sequence[Line]) -> list[tuple[Benchmark, list[Model]]]:
             tasks = {_task(row): line_of[row.artifact.key] for row in standing.rows}
             name = next(iter(tasks.values())).name
             taken[name] += 1
-            number = f" ({taken[name]})" if taken[name] > 1 else ""
-            there.append(Model(name + number, tasks, standing))
+            there.append((f"{name} ({taken[name]})" if taken[name] > 1 else name, tasks, standing))
         found += [(benchmark, there)] if there else []
     return found
 

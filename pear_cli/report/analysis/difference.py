@@ -56,12 +56,10 @@ class Difference:
     agreement: Agreement | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists."""
+        """What JSON can hold; pairs are lists there."""
         return {
-            "artifacts": list(self.names),
-            "settings": {name: list(pair) for name, pair in self.settings.items()},
-            "measured": {name: list(pair) for name, pair in self.measured.items()},
-            "environment": {name: list(pair) for name, pair in self.environment.items()},
+            "artifacts": self.names,
+            **{"settings": self.settings, "measured": self.measured, "environment": self.environment},
             "not_comparable": self.apart or None,
             "agreement": self.agreement and vars(self.agreement),
         }

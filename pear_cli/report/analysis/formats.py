@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
+from pear_cli.report.analysis import listing
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.fields import Field, fields, record
 from pear_cli.report.analysis.listing import MARK, RANDOM
-from pear_cli.report.analysis.protocol import ORACLE, differences, in_words
 
 FORMULA = "=+-@\t\r"
 """What a text must not begin with, or a spreadsheet would compute it."""
@@ -77,32 +77,17 @@ def latex(lines: Sequence[Line]) -> str:
             rows.append(r"\midrule")
         rows.append(_latex_row(shown, lambda one, line=line: one.text(line)))  # type: ignore[misc]
     rows.append(r"\bottomrule")
-    if _random(lines):
+    if any(line.first.weights == "random" for line in lines):
         said = escape_latex(f"{MARK} {RANDOM}")
         rows.append(f"\\multicolumn{{{len(shown)}}}{{l}}{{\\footnotesize {said}}} \\\\")
     return "\n".join([*rows, r"\end{tabular}}", ""])
 
 
 def notes_of(lines: Sequence[Line]) -> list[str]:
-    """What a reader of the table must know: what cannot be compared, and what was chosen on the test set."""
-    notes = [f"{MARK} {RANDOM}"] if _random(lines) else []
-    if any(line.first.value("select") == "test_oracle" for line in lines):
-        notes.append(ORACLE)
-    for dataset in dict.fromkeys(line.dataset for line in lines):
-        apart = differences(line.protocol for line in lines if line.dataset == dataset)
-        if apart:
-            notes.append(f"{dataset}: not all of these can be compared, they differ in {in_words(apart)}")
+    """What a reader of the table must know: what cannot be compared, and what has no interval."""
+    notes = [note.removeprefix("note: ") for note in listing.notes([line.first for line in lines])]
     alone = sum(len(line.by_seed) == 1 for line in lines)
-    if alone:
-        notes.append(f"{alone} of {len(lines)} have one seed, and no interval")
-    gone = sum(bool(line.first.lineage.missing) for line in lines)
-    if gone:
-        notes.append(f"{gone} of {len(lines)} have lost inputs: not all of their settings are known")
-    return notes
-
-
-def _random(lines: Sequence[Line]) -> bool:
-    return any(line.first.weights == "random" for line in lines)
+    return notes + ([f"{alone} of {len(lines)} have one seed, and no interval"] if alone else [])
 
 
 FORMATS: dict[str, Callable[[Sequence[Line]], str]] = {

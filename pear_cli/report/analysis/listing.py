@@ -16,9 +16,9 @@ from pear_cli.experiment.experiment import GROUPS
 from pear_cli.experiment.lineage import SHORT, Lineage
 from pear_cli.experiment.step import ORDER, of_round
 from pear_cli.report import spelling
+from pear_cli.report.analysis import protocol
 from pear_cli.report.analysis.filters import Filter
 from pear_cli.report.analysis.presets import preset_of
-from pear_cli.report.analysis.protocol import protocol
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical
 from pear_cli.store.gc import OnError, ignore
@@ -127,7 +127,7 @@ class Row:
             "select": self.value("select"),
             "weights": self.weights,
             "config": self.lineage.config,
-            "protocol": protocol(self.lineage),
+            "protocol": protocol.protocol(self.lineage),
             "provenance": self.lineage.provenance,
             "metrics": manifest["metrics"],
             "accounting": manifest["accounting"],
@@ -201,6 +201,12 @@ def check(conditions: Sequence[Filter], listed: Iterable[Row]) -> None:
 def row(artifact: Artifact, store: Store) -> Row:
     """The row of one artifact."""
     return Row(Lineage.from_artifact(artifact, store.find))
+
+
+def notes(listed: Sequence[Row]) -> list[str]:
+    """What a reader who compares these rows must know."""
+    random = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in listed) else []
+    return random + [f"note: {said}" for said in protocol.notes(row.lineage for row in listed)]
 
 
 def json_lines(listed: Iterable[Row]) -> list[str]:

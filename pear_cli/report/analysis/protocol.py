@@ -53,19 +53,16 @@ def notes(listed: Iterable[Lineage]) -> list[str]:
     said = []
     if any(lineage.setting("select") == "test_oracle" for lineage in evaluations):
         said.append(ORACLE)
-    of: dict[str, list[Lineage]] = defaultdict(list)
+    known: dict[str, list[Protocol]] = defaultdict(list)
     for lineage in evaluations:
         if not lineage.missing:
-            of[str(lineage.setting("dataset"))].append(lineage)
-    for dataset, together in of.items():
-        found = differences(protocol(lineage) for lineage in together)
-        if found:
+            known[str(lineage.setting("dataset"))].append(protocol(lineage))
+    for dataset, protocols in known.items():
+        if found := differences(protocols):
             said.append(f"evaluations of {dataset} are not comparable: {in_words(found)}")
-    gone = sum(bool(lineage.missing) for lineage in evaluations)
-    if gone:
-        said.append(
-            f"{gone} of them {'has' if gone == 1 else 'have'} lost inputs: not all settings are known"
-        )
+    if gone := sum(bool(lineage.missing) for lineage in evaluations):
+        have = "has" if gone == 1 else "have"
+        said.append(f"{gone} of {len(evaluations)} {have} lost inputs: not all settings are known")
     return said
 
 

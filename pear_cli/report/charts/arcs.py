@@ -96,12 +96,11 @@ def _layers(
 def _arc(start: int, end: int, slot: str, site: str, hue: int) -> list[dict[str, Any]]:
     middle, radius = (start + end) / 2, (end - start) / 2
     angles = [math.pi * step / POINTS for step in range(POINTS + 1)]
-    points = [(middle - radius * math.cos(angle), FLAT * abs(radius) * math.sin(angle)) for angle in angles]
+    across = [round(middle - radius * math.cos(angle), 4) for angle in angles]
+    up = [round(FLAT * abs(radius) * math.sin(angle), 4) for angle in angles]
     own = {"slot": slot, "site": site, "hue": hue}
-    rounded = enumerate((round(x, 4), round(y, 4)) for x, y in points)
-    return [
-        {"block": round(x, 4), "y": round(y, 4), "step": step, **own} for step, (x, y) in enumerate(points)
-    ]
+    points = zip(across, up, strict=True)
+    return [{"block": x, "y": y, "step": step, **own} for step, (x, y) in enumerate(points)]
 
 
 def _said(site: str, sites: Sites, places: Mapping[str, tuple[int, str]], share: float | None) -> str:

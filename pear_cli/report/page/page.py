@@ -16,7 +16,7 @@ from pear_cli.experiment.lineage import UNKNOWN, Lineage
 from pear_cli.report import spelling
 from pear_cli.report.analysis.benchmark import models
 from pear_cli.report.analysis.comparison import Line, of_another_protocol
-from pear_cli.report.analysis.estimate import quantile
+from pear_cli.report.analysis.estimate import Estimate, quantile
 from pear_cli.report.analysis.fields import fields, percent
 from pear_cli.report.analysis.formats import notes_of
 from pear_cli.report.analysis.protocol import differences
@@ -40,7 +40,7 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
     """
     loader = PackageLoader("pear_cli.report.page", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "mean": lambda seeds: percent(Estimate.from_seeds(seeds))}
     here = resources.files("pear_cli.report.page")
     script, style = (here.joinpath(name).read_text("utf-8") for name in ("page.js", "page.css"))
     complaints: list[str] = []

@@ -12,7 +12,7 @@ from pear_cli.report.terminal.layout import Column
 def print_difference(found: Difference, console: Console) -> None:
     """Print what differs, a line each."""
     width = layout.width_of(console)
-    titles = [f"{name.partition('/')[0]}/{name.partition('/')[2][:8]}" for name in found.names]
+    titles = [f"{step}/{spelling.key(key)}" for step, _, key in (name.partition("/") for name in found.names)]
     lines: list[Text] = []
     for title, pairs in (
         ("settings", found.settings), ("measured", found.measured), ("environment", found.environment)

@@ -10,8 +10,6 @@ from pear_cli.report import spelling
 from pear_cli.report.terminal import layout
 from pear_cli.report.terminal.layout import Column
 
-KEY_DIGITS = 8
-
 Seconds = Mapping[Path, float | None]
 """By the folder of a stage that is to be computed: what it may take, None where nothing tells."""
 
@@ -39,7 +37,7 @@ def print_plan(plan: Sequence[Planned], seconds: Seconds, console: Console) -> N
             Column("about", [_time(_computed(kind), seconds) for kind in kinds], True),
             Column("by jobs", [str(len({job for p in kind for job in p.jobs})) for kind in kinds], True, 1),
             Column(
-                "key", [kind[0].step.key[:KEY_DIGITS] if len(kind) == 1 else "" for kind in kinds], rank=2
+                "key", [spelling.key(kind[0].step.key) if len(kind) == 1 else "" for kind in kinds], rank=2
             ),
         ],
         console,

@@ -12,8 +12,6 @@ from pear_cli.report.terminal.layout import Column
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.store import Store
 
-KEY_DIGITS = 8
-
 MEASURED = {
     "accuracy": "test",
     "val200_accuracy": "val200",
@@ -34,7 +32,7 @@ def print_stages(stages: Sequence[Mapping[str, Any]], store: Store, console: Con
     layout.print_table(
         [
             Column("stage", [stage["step"] for stage in stages]),
-            Column("key", [stage["key"][:KEY_DIGITS] for stage in stages], rank=1),
+            Column("key", [spelling.key(stage["key"]) for stage in stages], rank=1),
             Column("", ["reused" if stage["reused"] else "computed" for stage in stages]),
             Column("time", ["" if s["reused"] else spelling.duration(s["seconds"]) for s in stages], True),
             Column("accuracy %", [_accuracy(stage, store) for stage in stages]),

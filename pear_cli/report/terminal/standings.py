@@ -40,47 +40,36 @@ def print_averages(found: Sequence[Standing], benchmark: Benchmark, console: Con
 
 def average_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column]:
     """One line an experiment, numbered, then one for each published average."""
-    groups = [standing.group for standing in found]
-    papers = benchmark.published
+    groups, papers = [standing.group for standing in found], benchmark.published
     blank = [""] * len(papers)
 
-    def column(title: str, own: Sequence[str], theirs: Sequence[str], right: bool, rank: int = 0) -> Column:
-        return Column(title, [*own, *theirs], right, rank, "" if right else "cut")
+    def words(title: str, own: Sequence[str], theirs: Sequence[str] = blank, rank: int = 0) -> Column:
+        return Column(title, [*own, *theirs], rank=rank, words="cut")
 
-    def stated(place: int) -> list[str]:
-        return [f"{paper.groups[place]:.1f}" if paper.groups else "" for paper in papers]
+    def numbers(title: str, own: Sequence[str], theirs: Sequence[str] = blank, rank: int = 0) -> Column:
+        return Column(title, [*own, *theirs], True, rank)
 
-    varying = table.varying(groups, _telling(found))
+    labels = [group.marked(group.first.lineage.label) for group in groups]
+    trained = [spelling.count(group.mean("trainable_params_without_head")) for group in groups]
+    theirs = ["" if paper.trained is None else spelling.count(round(1e6 * paper.trained)) for paper in papers]
+    means = [spelling.percent(standing.of_groups()) for standing in found]
+    stated = [
+        [f"{mean:.1f}" for mean in paper.groups or ()] or [""] * len(benchmark.groups) for paper in papers
+    ]
     return [
-        column("#", [str(number) for number in range(1, len(found) + 1)], blank, True),
-        column("method", [str(g.first.value("method")) for g in groups], [p.method for p in papers], False),
-        column(
-            "model",
-            [group.marked(group.first.lineage.label) for group in groups],
-            ["published"] * len(papers),
-            False,
-        ),
-        *(column(c.title, c.cells, blank, c.right) for c in varying),
-        column(
-            "trained",
-            [spelling.count(group.mean("trainable_params_without_head")) for group in groups],
-            ["" if p.trained is None else spelling.count(round(1e6 * p.trained)) for p in papers],
-            True,
-            2,
-        ),
+        numbers("#", [str(number) for number in range(1, len(found) + 1)]),
+        words("method", [str(group.first.value("method")) for group in groups], [p.method for p in papers]),
+        words("model", labels, ["published"] * len(papers)),
+        *(words(column.title, column.cells) for column in table.varying(groups, _telling(found))),
+        numbers("trained", trained, theirs, 2),
         *(
-            column(name, [_group(standing, name) for standing in found], stated(place), True, 1)
+            numbers(name, [_group(standing, name) for standing in found], [row[place] for row in stated], 1)
             for place, name in enumerate(benchmark.groups)
         ),
-        column(
-            "mean of groups",
-            [spelling.percent(standing.of_groups()) for standing in found],
-            [f"{paper.average:.1f}" for paper in papers],
-            True,
-        ),
-        column("mean of tasks", [spelling.percent(standing.of_tasks()) for standing in found], blank, True),
-        column("tasks", [f"{len(s.tasks)}/{len(benchmark.tasks)}" for s in found], blank, True),
-        column("source", [""] * len(found), [paper.source for paper in papers], False, 3),
+        numbers("mean of groups", means, [f"{paper.average:.1f}" for paper in papers]),
+        numbers("mean of tasks", [spelling.percent(standing.of_tasks()) for standing in found]),
+        numbers("tasks", [f"{len(standing.tasks)}/{len(benchmark.tasks)}" for standing in found]),
+        words("source", [""] * len(found), [paper.source for paper in papers], 3),
     ]
 
 
@@ -91,11 +80,7 @@ def task_columns(found: Sequence[Standing], benchmark: Benchmark) -> list[Column
         Column("task", [task for _, task in named]),
         Column("group", [group for group, _ in named], rank=1),
         *(
-            Column(
-                f"accuracy % of {number}",
-                [spelling.percent(standing.mean(task)) or "–" for _, task in named],
-                right=True,
-            )
+            Column(f"accuracy % of {number}", [_task(standing, task) for _, task in named], right=True)
             for number, standing in enumerate(found, start=1)
         ),
     ]
@@ -110,6 +95,10 @@ def _telling(found: Sequence[Standing]) -> list[str]:
         other = seen.setdefault((str(first.value("method")), first.lineage.label), own)
         keys += [key for key in own if own[key] != other.get(key) and key not in (*APART, *keys)]
     return keys
+
+
+def _task(standing: Standing, task: str) -> str:
+    return spelling.percent(standing.mean(task)) or "–"
 
 
 def _group(standing: Standing, name: str) -> str:

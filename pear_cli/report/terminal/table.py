@@ -8,13 +8,12 @@ from rich.console import Console
 from pear_cli.config.choices import Metric
 from pear_cli.errors import StoreError
 from pear_cli.report import spelling
-from pear_cli.report.analysis import protocol
-from pear_cli.report.analysis.listing import MARK, RANDOM, VARYING, Group, Row, groups
+from pear_cli.report.analysis import listing
+from pear_cli.report.analysis.listing import VARYING, Group, Row, groups
 from pear_cli.report.terminal import layout
 from pear_cli.report.terminal.layout import Column, Note
 from pear_cli.store.canonical import canonical
 
-KEY_DIGITS = 8
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
@@ -54,7 +53,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
     """The columns of `pear ls`."""
     return [
         Column("stage", [group.first.step for group in listed]),
-        Column("key", [group.first.artifact.key[:KEY_DIGITS] for group in listed]),
+        Column("key", [spelling.key(group.first.artifact.key) for group in listed]),
         _setting("dataset", "dataset", listed),
         Column("method", [group.marked(group.first.value("method")) for group in listed], False, 3, "cut"),
         _setting("prune", "prune.ratio", listed),
@@ -169,7 +168,5 @@ def _created(group: Group) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[Note]:
-    """What a reader must know who compares these rows, one line each."""
-    found = [f"{MARK} {RANDOM}"] if any(row.weights == "random" for row in rows) else []
-    said = protocol.notes(shown.lineage for shown in rows)
-    return [(note, layout.NOTE) for note in (*found, *(f"note: {spelling.printable(n)}" for n in said))]
+    """What a reader who compares these rows must know, a line each."""
+    return [(spelling.printable(note), layout.NOTE) for note in listing.notes(rows)]
