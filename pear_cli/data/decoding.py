@@ -1,7 +1,7 @@
 """Images of a split decoded for a model: all at once, or each whenever it is asked for."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -16,7 +16,7 @@ from pear_cli.errors import DataError
 from pear_cli.system import progress
 from pear_cli.system.threads import each
 
-AT_ONCE = 16  # images a thread decodes before it says so
+AT_ONCE = 16  # images a thread decodes before it hands them over
 
 
 def held(records: Records, preparation: Preparation, classes: tuple[str, ...]) -> Images:
@@ -26,23 +26,23 @@ def held(records: Records, preparation: Preparation, classes: tuple[str, ...]) -
         pixels = np.empty((len(records), side, side, 3), dtype=np.uint8)
     except MemoryError as error:
         raise DataError(f"{str(error).rstrip('.')}; set dataset.cache=disk, or none") from None
-    decode(records, preparation, pixels.__setitem__)
+    for index, image in enumerate(decode(records, preparation)):
+        pixels[index] = image
     return Images(pixels, records.labels, classes)
 
 
-def decode(records: Records, preparation: Preparation, put: Callable[[int, Pixels], None]) -> None:
-    """Decode every image once; threads give them to `put` in any order."""
+def decode(records: Records, preparation: Preparation) -> Iterator[Pixels]:
+    """Every image once, in order, decoded ahead by threads."""
     accept_large()
 
-    def some(start: int) -> int:
+    def some(start: int) -> list[Pixels]:
         end = min(start + AT_ONCE, len(records))
-        for index in range(start, end):
-            put(index, prepared(records, index, preparation))
-        return end
+        return [prepared(records, index, preparation) for index in range(start, end)]
 
     with progress.ticker("decode", len(records)) as ticker:
-        for end in each(some, range(0, len(records), AT_ONCE), cores()):
-            ticker.step(to=end)
+        for images in each(some, range(0, len(records), AT_ONCE), cores(), 2 * cores()):
+            yield from images
+            ticker.step(to=ticker.done + len(images))
 
 
 def prepared(records: Records, index: int, preparation: Preparation) -> Pixels:

@@ -3,6 +3,8 @@
 A file is the pixels (N, size, size, 3), then a CRC-32 an image, then the SHA-256 of these and of the shape.
 The end is checked when a file is opened, an image when it is first used: a bit that flipped is found, and
 a hundred epochs check each image once. A damaged image is decoded again, and its file made anew next time.
+A few images, others each time, are decoded again and compared when a file is opened: where they differ, other
+code or decoders have made the file, and it is made again.
 """
 
 import hashlib
@@ -21,11 +23,12 @@ from PIL import __version__, features
 from pear_cli.data.decoding import decode, prepared
 from pear_cli.data.images import Indices, Labels, Pixels, Records
 from pear_cli.data.splits import digest
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.transforms import Preparation, accept_large
 from pear_cli.store import cache
 from pear_cli.system import progress
 
 FORMAT = 1
+SAMPLE = 8  # images that are decoded again whenever a file is opened, others each time
 STALE = 86400  # seconds after which an unfinished file is one of a process that was killed
 
 Sums = NDArray[np.uint32]
@@ -42,8 +45,11 @@ def open_or_build(fingerprint: str, records: Records, preparation: Preparation) 
         DataError: an image that cannot be decoded; nothing is kept then.
     """
     place = cache.folder() / "pixels" / name(fingerprint, preparation)
-    with suppress(OSError, ValueError):
-        return Stored(place, records, preparation)
+    with suppress(FileNotFoundError):
+        try:
+            return Stored(place, records, preparation)
+        except ValueError as error:
+            progress.say(f"{place} is not used: {error}; it is made again")
     _build(place, records, preparation)
     try:
         return Stored(place, records, preparation)
@@ -71,7 +77,7 @@ class Stored:
 
     Raises:
         OSError: no such file.
-        ValueError: it is not whole, or its end is damaged.
+        ValueError: it is not whole, its end is damaged, or it has other pixels than are decoded now.
     """
 
     def __init__(self, place: Path, records: Records, preparation: Preparation) -> None:
@@ -82,6 +88,9 @@ class Stored:
         # copy on write: what is decoded anew stays in this process
         self.pixels: Pixels = np.asarray(np.memmap(place, np.uint8, "c", shape=shape))
         self.checked = np.zeros(count, dtype=bool)
+        accept_large()
+        for index in np.random.default_rng().permutation(count)[:SAMPLE].tolist():
+            self._compare(index)
 
     @property
     def labels(self) -> Labels:
@@ -92,6 +101,12 @@ class Stored:
             for unknown in index[~self.checked[index]].tolist():
                 self._check(unknown)
             yield self.pixels[index]
+
+    def _compare(self, index: int) -> None:
+        """Raise ValueError where a whole image is not what its file is decoded to now."""
+        whole = _sum(self.pixels[index]) == self.sums[index]
+        if whole and not np.array_equal(self.pixels[index], prepared(self.records, index, self.preparation)):
+            raise ValueError(f"{self.records.name(index)} is decoded to other pixels now")
 
     def _check(self, index: int) -> None:
         if _sum(self.pixels[index]) != self.sums[index]:
@@ -110,7 +125,7 @@ def _read_sums(place: Path, shape: tuple[int, ...]) -> Sums:
             raise ValueError("it has another size")
         file.seek(size)
         end = file.read()
-    sums = np.frombuffer(end[:-32], dtype="<u4").astype(np.uint32)
+    sums: Sums = np.frombuffer(end[:-32], dtype="<u4")
     if _seal(sums, shape) != end[-32:]:
         raise ValueError("its check sums are damaged")
     return sums
@@ -121,42 +136,30 @@ def _sum(image: Pixels) -> int:
 
 
 def _seal(sums: Sums, shape: tuple[int, ...]) -> bytes:
-    return hashlib.sha256(f"{shape}".encode() + sums.astype("<u4").tobytes()).digest()
+    return hashlib.sha256(f"{shape}".encode() + sums.tobytes()).digest()
 
 
 def _build(place: Path, records: Records, preparation: Preparation) -> None:
     """Decode a split into a file that appears whole, by one rename; others may build it at the same time."""
     shape = (len(records), preparation.size, preparation.size, 3)
-    row = 3 * preparation.size**2
-    sums = np.zeros(len(records), dtype=np.uint32)
+    size = int(np.prod(shape, dtype=np.int64))
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place.parent)
-    progress.say(f"{len(records)} decoded images go to {place} ({progress.size(len(records) * row)})")
+    progress.say(f"{len(records)} decoded images go to {place} ({progress.size(size)})")
     handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".tmp-")
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
+        with os.fdopen(handle, "wb") as file:
             if hasattr(os, "posix_fallocate") and len(records):  # a full disk is known before the work
-                os.posix_fallocate(file.fileno(), 0, len(records) * (row + 4) + 32)
-
-            def put(index: int, image: Pixels) -> None:
-                _write(file.fileno(), image.tobytes(), index * row)
+                os.posix_fallocate(file.fileno(), 0, size + 4 * len(records) + 32)
+            sums = np.zeros(len(records), dtype="<u4")
+            for index, image in enumerate(decode(records, preparation)):
+                file.write(image.data)
                 sums[index] = _sum(image)
-
-            decode(records, preparation, put)
-            end = sums.astype("<u4").tobytes() + _seal(sums, shape)
-            _write(file.fileno(), end, len(records) * row)
+            file.write(sums.tobytes() + _seal(sums, shape))
         os.replace(temporary, place)
     finally:
         with suppress(OSError):
             os.unlink(temporary)
-
-
-def _write(handle: int, content: bytes, offset: int) -> None:
-    """Write all of it; threads may write elsewhere in the file."""
-    rest = memoryview(content)
-    while rest:
-        done = os.pwrite(handle, rest, offset)
-        rest, offset = rest[done:], offset + done
 
 
 def _sweep(folder: Path) -> None:

@@ -65,11 +65,28 @@ def test_all_ways_give_the_same_batches(photos, caching, workers):
     assert torch.equal(torch.get_rng_state(), before)  # dropout draws from it
 
 
-def test_a_second_run_decodes_nothing(photos, monkeypatch):
+def test_a_second_run_decodes_a_sample_only(photos, monkeypatch, said):
     expected = seen(kept(photos, Caching.disk), [0, 1])
+    calls, decode = [], disk_cache.prepared
+    monkeypatch.setattr(disk_cache, "prepared", lambda *of: calls.append(of[1]) or decode(*of))
     monkeypatch.setattr(decoding, "prepared", None)
+    monkeypatch.setattr(disk_cache, "SAMPLE", 3)
     split = kept(photos, Caching.disk)
     assert seen(split, [0, 1]) == expected
+    assert len(set(calls)) == 3
+    assert len(said) == 1  # where the first run has put them
+
+
+def test_decoded_images_of_other_code_or_decoders_are_noticed_and_made_again(photos, said):
+    expected = seen(kept(photos, Caching.disk), [0, 5])
+    whole = pixel_file().read_bytes()
+    shape = (11, 8, 8, 3)
+    pixels = 255 - np.frombuffer(whole, np.uint8, int(np.prod(shape))).reshape(shape)
+    sums = np.array([disk_cache._sum(image) for image in pixels], "<u4")
+    pixel_file().write_bytes(pixels.tobytes() + sums.tobytes() + disk_cache._seal(sums, shape))
+    assert seen(kept(photos, Caching.disk), [0, 5]) == expected
+    assert pixel_file().read_bytes() == whole
+    assert any("is decoded to other pixels now; it is made again" in line for line in said)
 
 
 def test_another_preparation_or_split_is_another_file(photos):
@@ -124,7 +141,7 @@ def test_a_full_disk_or_a_cache_that_cannot_be_written_is_said_and_does_not_hind
         patch.setattr(os, "posix_fallocate", full)
         assert seen(kept(photos, Caching.disk), [0]) == expected
         patch.delattr(os, "posix_fallocate")
-        patch.setattr(os, "pwrite", full)
+        patch.setattr(disk_cache, "_sum", full)
         assert seen(kept(photos, Caching.disk), [0]) == expected
         patch.setattr(loading, "memory", lambda: 10)
         assert isinstance(kept(photos, Caching.disk), decoding.Streamed)
