@@ -156,6 +156,13 @@ def test_a_survey_is_remembered_until_a_file_changes(photos):
     os.utime(photos / "train" / "cat" / "1.png", (1, 1))
     assert inventory.known(dataset) is None
     assert inventory.survey(dataset) == survey
+    altered = bytearray((photos / "train" / "cat" / "1.png").read_bytes())
+    altered[-20] ^= 1  # in place, size and time as before
+    (photos / "train" / "cat" / "1.png").write_bytes(altered)
+    os.utime(photos / "train" / "cat" / "1.png", (1, 1))
+    assert inventory.known(dataset) is None
+    assert inventory.survey(dataset).fingerprints["test"] == survey.fingerprints["test"]
+    assert inventory.survey(dataset).fingerprints["train800val200"] != survey.fingerprints["train800val200"]
     picture(photos / "train" / "cat" / "new.png")
     assert inventory.known(dataset) is None
     assert inventory.known(folder(photos / "nowhere")) is None
