@@ -72,11 +72,8 @@ def test_a_model_is_called_by_what_tells_it_from_its_namesakes_and_no_more(fake)
     fake.experiment(ratio=0.5)
     fake.experiment(ratio=0.5, rule="top")
     names = {line.model for line in lines_of(fake)}
-    assert names == {
-        "prune + share + knowledge, rule ranked, 25%",
-        "prune + share + knowledge, rule ranked, 50%",
-        "prune + share + knowledge, rule top, 50%",
-    }
+    told = ("rule ranked, 25%", "rule ranked, 50%", "rule top, 50%")
+    assert names == {f"prune + share + knowledge, {words}" for words in told}
     assert {line.series for line in lines_of(fake)} == {name.rpartition(",")[0] for name in names}
 
 
@@ -91,9 +88,8 @@ def test_what_differs_in_protocol_is_not_comparable(fake):
     fake.experiment(normalization="half", weights="b" * 64)
     dense, other = lines_of(fake)
     assert dense.incomparable == ""
-    assert other.incomparable == (
-        "dataset.normalization (backbone, half); frozen weights (aaaaaaaa, bbbbbbbb)"
-    )
+    weights = "frozen weights (aaaaaaaa, bbbbbbbb)"
+    assert other.incomparable == f"dataset.normalization (backbone, half); {weights}"
 
 
 def test_a_lost_input_is_no_difference_in_protocol():

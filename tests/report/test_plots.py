@@ -29,10 +29,8 @@ def test_a_share_map_is_drawn_into_a_file_of_each_format(pear, finished, form):
 def test_every_plot_of_an_evaluation_has_marks(finished, tmp_path, kind):
     text = plot(kind, [finished.made["eval"].key], finished.store, tmp_path / "x.svg", "A title").decode()
     assert "A title" in text
-    marks = re.findall(
-        r'aria-label="[^"]*" role="graphics-symbol" aria-roledescription="(?!axis|legend)', text
-    )
-    assert len(marks) >= 3
+    marks = r'aria-label="[^"]*" role="graphics-symbol" aria-roledescription="(?!axis|legend)'
+    assert len(re.findall(marks, text)) >= 3
 
 
 def test_an_artifact_without_such_a_plot_says_what_it_has(finished, tmp_path):
@@ -83,15 +81,11 @@ def test_what_is_of_another_protocol_is_hollow_and_no_part_of_the_front(fake):
 
 def test_texts_of_strangers_are_text_in_a_plot():
     names = ["<script>alert(1)</script>", "'];alert(2)//", "javascript:alert(3)"]
-    spec = finished_confusion(names)
-    text = render.inline(spec)
+    spec = heat.confusion([[3, 1, 0], [0, 4, 0], [1, 0, 2]], names, PAPER)
+    text = render.inline(finished(spec, PAPER))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "href" not in text
-
-
-def finished_confusion(names):
-    return finished(heat.confusion([[3, 1, 0], [0, 4, 0], [1, 0, 2]], names, PAPER), PAPER)
 
 
 def test_hundreds_of_classes_make_no_table():
@@ -128,13 +122,7 @@ def test_many_baselines_are_left_out(fake):
 
 @pytest.mark.parametrize(
     ("epochs", "ticks"),
-    [
-        (1, [1]),
-        (2, [1, 2]),
-        (8, list(range(1, 9))),
-        (30, [5, 10, 15, 20, 25, 30]),
-        (100, [20, 40, 60, 80, 100]),
-    ],
+    [(1, [1]), (2, [1, 2]), (8, [*range(1, 9)]), (30, [*range(5, 31, 5)]), (100, [*range(20, 101, 20)])],
 )
 def test_ticks_are_whole_epochs(epochs, ticks):
     spec = curves.learning({"seed 0": [[{"train_loss": 1.0}] * epochs]}, PAPER)

@@ -5,7 +5,7 @@ import pytest
 
 from pear_cli.errors import CorruptArtifact, StoreError
 from pear_cli.report.analysis.pruned import Channels, Parts, Sites, from_description, place
-from pear_cli.report.terminal.drawing import draw, shade
+from pear_cli.report.terminal.drawing import draw
 from pear_cli.report.terminal.layout import console
 from pear_cli.report.terminal.show import print_artifact, print_share_map
 
@@ -13,11 +13,8 @@ from pear_cli.report.terminal.show import print_artifact, print_share_map
 def test_the_share_map_shows_who_serves_where(fake, lines_of):
     made = fake.experiment()
     lines = lines_of(print_share_map, made["prune-share"], fake.store)
-    assert lines[:3] == [
-        "block attn.q     attn.v",
-        "    0 → 1        ▓ 0.60".replace("▓", shade(0.6)),
-        "    1 █ 1.00 ×2  ·",
-    ]
+    drawn = ["block attn.q     attn.v", "    0 → 1        ▓ 0.60", "    1 █ 1.00 ×2  ·"]
+    assert lines[:3] == drawn
     assert any("1.00 is 0.5" in line for line in lines)
 
 
@@ -75,11 +72,8 @@ def test_seven_slots_of_twelve_blocks_fit_80_columns():
 def test_slots_that_do_not_fit_follow_below():
     sites = tuple(f"blocks.0.attn.{slot}" for slot in ("q", "k", "v"))
     lines = [line.plain for line in draw(Sites(sites, dict.fromkeys(sites, 1.0)), 19)]
-    assert [line.split()[1:] for line in lines if line.startswith("block")] == [
-        ["attn.q"],
-        ["attn.k"],
-        ["attn.v"],
-    ]
+    heads = [line.split()[1:] for line in lines if line.startswith("block")]
+    assert heads == [["attn.q"], ["attn.k"], ["attn.v"]]
     assert max(map(len, lines[:8])) <= 19
 
 
@@ -115,27 +109,18 @@ def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
 
 def test_show_tells_what_costs_are_of(fake, lines_of):
     costs = {"network_params": 5, "macs_per_image": 3, "whole_macs_per_image": 9, "speedup_theoretical": 3.0}
-    text = "\n".join(
-        lines_of(print_artifact, fake.publish("eval", {}, accounting=costs), fake.store, width=80)
-    )
+    made = fake.publish("eval", {}, accounting=costs)
+    text = "\n".join(lines_of(print_artifact, made, fake.store, width=80))
     for said in ("as the network runs", "adapters beside the weights", "before channels were pruned"):
         assert said in text
     assert max(map(len, text.splitlines()[2:])) <= 80
-
-
-def test_show_fits_80_columns(fake, lines_of):
-    for artifact in fake.experiment().values():
-        lines = lines_of(print_artifact, artifact, fake.store, width=80)
-        assert max(len(line) for line in lines if str(artifact.path) not in line) <= 80
 
 
 def test_a_learning_curve_is_at_most_a_dozen_epochs_and_the_one_that_was_kept(fake, lines_of):
     lines = lines_of(print_artifact, fake.experiment()["train"], fake.store)
     curve = lines[lines.index("learning curve") + 2 : -1]
     epochs = [line.split()[0] for line in curve]
-    assert epochs[0] == "1"
-    assert "4*" in epochs
-    assert epochs[-1] == "30"
+    assert (epochs[0], epochs[-1], "4*" in epochs) == ("1", "30", True)
     assert len(epochs) <= 13
 
 
