@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pear_cli.data.images import Images, Indices, Labels, Pixels, Records
 from pear_cli.data.transforms import Preparation, accept_large
@@ -91,12 +93,10 @@ class Streamed:
     def _by_processes(self, batches: list[list[int]]) -> Iterator[Pixels]:
         workers = min(self.workers, len(batches))
         at_work = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
-        source: Any = Decoder(self.records, self.preparation, at_work)
+        work: Any = partial(_batch, self.records, self.preparation, at_work)
         # Without a generator of its own it draws from torch's, and dropout would see other numbers.
-        own = torch.Generator()
-        loader = DataLoader(
-            source, None, sampler=batches, num_workers=workers, collate_fn=as_it_is, generator=own
-        )
+        own, source = torch.Generator(), cast("Dataset[list[int]]", batches)
+        loader = DataLoader(source, None, num_workers=workers, collate_fn=work, generator=own)
         try:
             for found in loader:
                 if isinstance(found, DataError):
@@ -109,37 +109,26 @@ class Streamed:
             raise DataError(f"a process that decodes images died {where} ({line})") from None
 
 
-@dataclass(frozen=True, eq=False)
-class Decoder:
-    """What a process of a DataLoader works with.
+def _batch(
+    records: Records, preparation: Preparation, at_work: Tensor, indices: list[int]
+) -> Tensor | DataError:
+    """A batch (B, size, size, 3), or the error, which a DataLoader would bury in a traceback.
 
     Args:
         at_work: the image that each process is decoding, (workers,), in shared memory.
     """
-
-    records: Records
-    preparation: Preparation
-    at_work: Any
-
-    def __getitem__(self, indices: list[int]) -> Any:
-        """A batch (B, size, size, 3), or the error, which a DataLoader would bury in a traceback."""
-        accept_large()
-        me = get_worker_info()
-        assert me is not None
-        images = []
-        try:
-            for index in indices:
-                self.at_work[me.id] = index
-                images.append(prepared(self.records, index, self.preparation))
-        except DataError as error:
-            return error
-        self.at_work[me.id] = -1
-        return torch.from_numpy(np.stack(images))
-
-
-def as_it_is(batch: Any) -> Any:
-    """A batch is made already."""
-    return batch
+    accept_large()
+    me = get_worker_info()
+    assert me is not None
+    images = []
+    try:
+        for index in indices:
+            at_work[me.id] = index
+            images.append(prepared(records, index, preparation))
+    except DataError as error:
+        return error
+    at_work[me.id] = -1
+    return torch.from_numpy(np.stack(images))
 
 
 def cores() -> int:

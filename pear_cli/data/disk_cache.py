@@ -9,7 +9,6 @@ code or decoders have made the file, and it is made again.
 
 import hashlib
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ from pear_cli.data.splits import digest
 from pear_cli.data.transforms import Preparation, accept_large
 from pear_cli.store import cache
 from pear_cli.system import progress
+from pear_cli.system.files import replacing
 
 FORMAT = 1
 SAMPLE = 8  # images that are decoded again whenever a file is opened, others each time
@@ -143,23 +143,16 @@ def _build(place: Path, records: Records, preparation: Preparation) -> None:
     """Decode a split into a file that appears whole, by one rename; others may build it at the same time."""
     shape = (len(records), preparation.size, preparation.size, 3)
     size = int(np.prod(shape, dtype=np.int64))
-    place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place.parent)
     progress.say(f"{len(records)} decoded images go to {place} ({progress.size(size)})")
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if hasattr(os, "posix_fallocate") and len(records):  # a full disk is known before the work
-                os.posix_fallocate(file.fileno(), 0, size + 4 * len(records) + 32)
-            sums = np.zeros(len(records), dtype="<u4")
-            for index, image in enumerate(decode(records, preparation)):
-                file.write(image.data)
-                sums[index] = _sum(image)
-            file.write(sums.tobytes() + _seal(sums, shape))
-        os.replace(temporary, place)
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+    with replacing(place) as file:
+        if hasattr(os, "posix_fallocate") and len(records):  # a full disk is known before the work
+            os.posix_fallocate(file.fileno(), 0, size + 4 * len(records) + 32)
+        sums = np.zeros(len(records), dtype="<u4")
+        for index, image in enumerate(decode(records, preparation)):
+            file.write(image.data)
+            sums[index] = _sum(image)
+        file.write(sums.tobytes() + _seal(sums, shape))
 
 
 def _sweep(folder: Path) -> None:

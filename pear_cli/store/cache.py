@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any
 
 from pear_cli.errors import DataError
 from pear_cli.system import threads
+from pear_cli.system.files import replacing
 
 SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one clock tick
 Known = dict[str, Any]
@@ -51,49 +51,47 @@ def content_hashes(
     Raises:
         DataError: naming the file that is missing or cannot be read.
     """
-    home = os.path.abspath(root)
+    names, home = list(names), os.path.abspath(root)
     kept = place("hashes", home, "json")
-    remembered = _known(kept)
-    learned: Known = {}
-    hashes: list[tuple[int, str]] = []
-    unread: list[tuple[int, str]] = []
+    states: dict[str, list[int]] = {}
     missing: list[DataError] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         try:
-            state = _state(root / name)
+            states[name] = _state(root / name)
         except DataError as error:
             missing.append(error)
-            continue
-        entry = remembered.get(name)
-        if isinstance(entry, list) and entry[:-2] == state and entry[-1:] == [_seal(home, name, entry[:-1])]:
-            hashes.append((state[0], str(entry[-2])))
-            step()
-        else:
-            unread.append((len(hashes), name))
-            hashes.append((0, ""))
-
     if missing:
         more = f"\nand {len(missing) - 1} more; pear data verify names them all" if missing[1:] else ""
         raise DataError(f"{missing[0]}{more}")
 
-    def read(number: int, name: str) -> tuple[int, int, str]:
-        state = _state(root / name)
+    remembered, learned = _known(kept), Known()
+    hashes: dict[str, str] = {}
+    for name, state in states.items():
+        entry = remembered.get(name)
+        if isinstance(entry, list) and entry[:-2] == state and entry[-1:] == [_seal(home, name, entry[:-1])]:
+            hashes[name] = str(entry[-2])
+    unread = [name for name in states if name not in hashes]
+    for _ in range(len(names) - len(unread)):
+        step()
+
+    def read(name: str) -> str:
         try:
             content = sha256(root / name)
         except OSError as error:
             raise DataError(f"file {root / name} cannot be read: {error.strerror}") from None
-        if time.time_ns() - max(state[1:3]) > SETTLED_NS:
-            learned[name] = [*state, content, _seal(home, name, [*state, content])]
-        return number, state[0], content
+        if time.time_ns() - max(states[name][1:3]) > SETTLED_NS:
+            known = [*states[name], content]
+            learned[name] = [*known, _seal(home, name, known)]
+        return content
 
     try:
-        for number, size, content in threads.each(lambda item: read(*item), unread):
-            hashes[number] = (size, content)
+        for name, content in zip(unread, threads.each(read, unread), strict=True):
+            hashes[name] = content
             step()
     finally:
         if learned:
             write(kept, json.dumps({**_known(kept), **learned}).encode())
-    return hashes
+    return [(states[name][0], hashes[name]) for name in names]
 
 
 def content_hash(path: Path) -> str:
@@ -151,17 +149,8 @@ def _known(place: Path) -> Known:
 
 def write(place: Path, content: bytes) -> None:
     """Write a file of the cache whole, or not at all."""
-    temporary = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".tmp-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, place)
-    except OSError:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+    with suppress(OSError), replacing(place) as file:
+        file.write(content)
 
 
 def sha256(path: Path) -> str:
