@@ -15,8 +15,7 @@ from pear_cli.report.analysis import benchmark, difference, listing
 from pear_cli.report.terminal import checks, datasets, layout, show, standings, sweeps, table
 from pear_cli.report.terminal.diff import print_difference
 from pear_cli.report.terminal.layout import Column
-from pear_cli.report.terminal.plan import print_plan
-from pear_cli.report.terminal.stages import print_stages
+from pear_cli.report.terminal.stages import print_plan, print_stages
 from pear_cli.store.sweeps import Progress, Sweep
 
 LONG = "a_dataset_whose_name_is_longer_than_any_column_should_be"

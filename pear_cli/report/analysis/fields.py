@@ -8,9 +8,6 @@ from pear_cli.report import spelling
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.estimate import Estimate
 
-Text = Callable[[Line], str]
-Number = Callable[[Line], float | None]
-
 
 @dataclass(frozen=True)
 class Field:
@@ -26,8 +23,8 @@ class Field:
 
     name: str
     title: str
-    text: Text
-    number: Number | None = None
+    text: Callable[[Line], str]
+    number: Callable[[Line], float | None] | None = None
     hint: str = ""
 
 
@@ -60,15 +57,12 @@ def fields(lines: Sequence[Line]) -> list[Field]:
 
 def record(line: Line) -> dict[str, Any]:
     """All that a program may want of a line; shares in [0, 1], bytes, seconds."""
+    value = line.first.value
     shared = {
-        "dataset": line.dataset,
-        "method": line.method,
-        "model": line.model,
-        "label": line.first.lineage.label,
-        "prune_ratio": line.ratio,
-        "share_rule": line.first.value("share.rule"),
-        "knowledge_kind": line.first.value("knowledge.kind"),
-        "select": line.first.value("select"),
+        **{"dataset": line.dataset, "method": line.method, "model": line.model},
+        **{"label": line.first.lineage.label, "prune_ratio": line.ratio},
+        **{"share_rule": value("share.rule"), "knowledge_kind": value("knowledge.kind")},
+        "select": value("select"),
         "random_weights": line.first.weights == "random",
         "seeds": len(line.by_seed),
         **_numbers("accuracy", line.accuracy),
@@ -110,5 +104,4 @@ def _mean(estimate: Estimate | None) -> float | None:
 
 
 def _numbers(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    half = None if estimate is None else estimate.half
-    return {name: _mean(estimate), f"{name}_ci95": half}
+    return {name: _mean(estimate), f"{name}_ci95": None if estimate is None else estimate.half}

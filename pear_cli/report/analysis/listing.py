@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -69,15 +69,9 @@ class Row:
     @functools.cached_property
     def measured(self) -> dict[str, Any]:
         """Metrics and costs by name, and what the manifest says of itself."""
-        manifest = self.artifact.manifest
-        own = {
-            "stage": self.artifact.stage,
-            "key": self.artifact.key,
-            "label": self.lineage.label,
-            "weights": self.weights,
-            "created": manifest["created_at"],
-            "seconds": self.seconds,
-        }
+        artifact, manifest = self.artifact, self.artifact.manifest
+        own: dict[str, Any] = {"stage": artifact.stage, "key": artifact.key, "label": self.lineage.label}
+        own |= {"weights": self.weights, "created": manifest["created_at"], "seconds": self.seconds}
         return {**manifest["accounting"], **manifest["metrics"], **own}
 
     @property
@@ -117,26 +111,16 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """All that a comparison needs."""
-        manifest = self.artifact.manifest
+        artifact, lineage = self.artifact, self.lineage
+        stored = ("metrics", "accounting", "environment", "inputs", "seconds", "created_at")
         return {
-            "stage": self.artifact.stage,
-            "key": self.artifact.key,
-            "path": str(self.artifact.path),
-            "label": self.lineage.label,
-            "seed": self.value("seed"),
-            "select": self.value("select"),
-            "weights": self.weights,
-            "config": self.lineage.config,
-            "protocol": protocol.protocol(self.lineage),
-            "provenance": self.lineage.provenance,
-            "metrics": manifest["metrics"],
-            "accounting": manifest["accounting"],
-            "environment": manifest["environment"],
-            "inputs": self.artifact.inputs,
-            "missing_inputs": list(self.lineage.missing),
-            "seconds": manifest["seconds"],
-            "experiment_seconds": self.lineage.seconds,
-            "created_at": manifest["created_at"],
+            **{"stage": artifact.stage, "key": artifact.key, "path": str(artifact.path)},
+            **{"label": lineage.label, "weights": self.weights},
+            **{name: self.value(name) for name in ("seed", "select")},
+            **{"config": lineage.config, "protocol": protocol.protocol(lineage)},
+            **{"provenance": lineage.provenance, "missing_inputs": list(lineage.missing)},
+            **{name: artifact.manifest[name] for name in stored},
+            "experiment_seconds": lineage.seconds,
         }
 
 
@@ -220,18 +204,18 @@ def groups(listed: Sequence[Row]) -> list[Group]:
     Evaluations whose inputs are gone stand alone: what they evaluated is not known for sure.
     """
     together: dict[str, list[Row]] = defaultdict(list)
-    seen: dict[str, int] = defaultdict(int)
+    seen: Counter[tuple[str, str]] = Counter()
+    name_of = {}
     for row in sorted(listed, key=lambda row: row.artifact.created, reverse=True):
         name = row.artifact.key
         if row.artifact.stage == "eval" and not row.lineage.missing:
-            name = _identity(row)
-            repeat = f"{name} {row.value('seed')}"
+            name = canonical({"settings": row.settings("seed"), "provenance": row.lineage.provenance})
+            repeat = name, str(row.value("seed"))
             seen[repeat] += 1
             name += f" {seen[repeat]}"
         together[name].append(row)
-    found = {id(row): members for members in together.values() for row in members}
-    ordered = {id(found[id(row)]): found[id(row)] for row in listed}
-    return [Group(tuple(members)) for members in ordered.values()]
+        name_of[row.artifact.key] = name
+    return [Group(tuple(together[name])) for name in dict.fromkeys(name_of[r.artifact.key] for r in listed)]
 
 
 def _test(condition: Filter, listed: Sequence[Row]) -> Callable[[Row], bool]:
@@ -254,11 +238,6 @@ def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
     if choices and condition.value.casefold() not in map(str.casefold, words):
         hint = near(condition.value, words) or ";"
         raise ConfigError(f'{key} = "{condition.value}" is unknown{hint} use {", ".join(choices)}')
-
-
-def _identity(row: Row) -> str:
-    """What an evaluation is, but for its seed."""
-    return canonical({"settings": row.settings("seed"), "provenance": row.lineage.provenance})
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -88,7 +88,7 @@ class Predictions:
         classes = self.logits.shape[1]
         counts = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(counts, (self.labels, self.logits.argmax(axis=1)), 1)
-        return [[int(count) for count in row] for row in counts]
+        return [row.tolist() for row in counts]
 
     def calibration(self) -> Calibration:
         """Accuracy by confidence, the softmax of the predicted class."""

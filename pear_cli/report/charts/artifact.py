@@ -33,10 +33,8 @@ def learning(lineages: list[Lineage], palette: Palette) -> Chart | None:
     """The learning curves of runs that differ in their seed."""
     runs = {}
     for lineage in lineages:
-        trained = [a for a in lineage.all if "history.json" in a.manifest["files"]]
-        runs[f"seed {printable(str(lineage.setting('seed')))}"] = [
-            _records(a.json("history")) for a in trained
-        ]
+        trained = [a.json("history") for a in lineage.all if "history.json" in a.manifest["files"]]
+        runs[f"seed {printable(str(lineage.setting('seed')))}"] = [_records(history) for history in trained]
     spec = curves.learning(runs, palette)
     caption = "Accuracy and loss by epoch" + (f", {len(runs)} seeds" if len(runs) > 1 else "")
     prunes = any(lineage.last("prune-share") is not None for lineage in lineages)
@@ -79,12 +77,10 @@ def confusion(lineage: Lineage, palette: Palette) -> Chart | None:
     if predictions is None:
         return None
     counts, classes = predictions.confusion(), _classes(lineage, predictions.logits.shape[1])
-    spec = heat.confusion(counts, classes, palette)
-    pairs = ", ".join(
-        f"{classes[true]} as {classes[said]} ({n}×)" for true, said, n in confused(counts, WORST)
-    )
-    often = f" Mistaken most often: {pairs}." if pairs else " No mistakes."
-    return _chart(spec, f"Class (down) by prediction (across), shaded by share of the row.{often}")
+    pairs = [f"{classes[true]} as {classes[said]} ({n}×)" for true, said, n in confused(counts, WORST)]
+    often = f"Mistaken most often: {', '.join(pairs)}." if pairs else "No mistakes."
+    words = f"Class (down) by prediction (across), shaded by share of the row. {often}"
+    return _chart(heat.confusion(counts, classes, palette), words)
 
 
 def calibration(lineage: Lineage, palette: Palette) -> Chart | None:
@@ -143,10 +139,9 @@ def _records(history: Any) -> list[dict[str, Any]]:
 def _classes(lineage: Lineage, count: int) -> list[str]:
     """Names of the classes; their numbers where the model is gone."""
     holder = lineage.last("train")
-    names: Any = None
-    if holder is not None and "model.json" in holder.manifest["files"]:
-        model = holder.json("model")
-        names = model.get("classes") if isinstance(model, dict) else None
+    stored = holder is not None and "model.json" in holder.manifest["files"]
+    model = holder.json("model") if holder is not None and stored else None
+    names = model.get("classes") if isinstance(model, dict) else None
     if isinstance(names, list) and len(set(map(str, names))) == len(names) == count:
         return [printable(str(name)) for name in names]
     return [str(index) for index in range(count)]

@@ -14,9 +14,8 @@ def print_difference(found: Difference, console: Console) -> None:
     width = layout.width_of(console)
     titles = [f"{step}/{spelling.key(key)}" for step, _, key in (name.partition("/") for name in found.names)]
     lines: list[Text] = []
-    for title, pairs in (
-        ("settings", found.settings), ("measured", found.measured), ("environment", found.environment)
-    ):  # fmt: skip
+    parts = {"settings": found.settings, "measured": found.measured, "environment": found.environment}
+    for title, pairs in parts.items():
         if not pairs:
             lines.append(Text(f"{title}: the same", style="dim"))
             continue
