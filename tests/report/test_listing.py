@@ -279,7 +279,7 @@ def test_random_weights_are_marked_in_every_table(fake, lines_of):
     fake.experiment(seed=0)
     fake.experiment(dataset="mnist5k", weights=RANDOM)
     listed = rows(fake.store, ["stage=eval"])
-    note = "* the weights of the frozen backbone are random: this is no result of transfer"
+    note = "* the weights of the frozen backbone are random: not a transfer result"
     listing, closing = lines_of(print_listing, listed), lines_of(print_closing, listed)
     assert ["lora*" in line for line in listing[:3]] == [False, False, True]
     assert ["+ knowledge*" in line for line in closing[:3]] == [False, False, True]

@@ -8,6 +8,12 @@ from pear_cli.report import spelling
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.estimate import Estimate
 
+COSTS = (
+    *("trainable_params", "trainable_params_without_head", "stored_params", "stored_bytes"),
+    *("macs_per_image", "latency_p50_ms", "latency_p95_ms", "images_per_second", "speedup_64"),
+    *("peak_memory_bytes", "seconds"),
+)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -57,12 +63,15 @@ def fields(lines: Sequence[Line]) -> list[Field]:
 
 def record(line: Line) -> dict[str, Any]:
     """All that a program may want of a line; shares in [0, 1], bytes, seconds."""
-    value = line.first.value
     shared = {
-        **{"dataset": line.dataset, "method": line.method, "model": line.model},
-        **{"label": line.first.lineage.label, "prune_ratio": line.ratio},
-        **{"share_rule": value("share.rule"), "knowledge_kind": value("knowledge.kind")},
-        "select": value("select"),
+        "dataset": line.dataset,
+        "method": line.method,
+        "model": line.model,
+        "label": line.first.lineage.label,
+        "prune_ratio": line.ratio,
+        "share_rule": line.first.value("share.rule"),
+        "knowledge_kind": line.first.value("knowledge.kind"),
+        "select": line.first.value("select"),
         "random_weights": line.first.weights == "random",
         "seeds": len(line.by_seed),
         **_numbers("accuracy", line.accuracy),
@@ -71,13 +80,8 @@ def record(line: Line) -> dict[str, Any]:
         "baseline": line.baseline.first.artifact.key if line.baseline else None,
         "not_comparable": line.incomparable or None,
     }
-    costs = (
-        *("trainable_params", "trainable_params_without_head", "stored_params", "stored_bytes"),
-        *("macs_per_image", "latency_p50_ms", "latency_p95_ms", "images_per_second", "speedup_64"),
-        *("peak_memory_bytes", "seconds"),
-    )
     keys = [row.artifact.key for row in line.group.rows]
-    return {**shared, **{cost: line.group.mean(cost) for cost in costs}, "artifacts": keys}
+    return {**shared, **{cost: line.group.mean(cost) for cost in COSTS}, "artifacts": keys}
 
 
 def percent(estimate: Estimate | None, sign: str = "") -> str:

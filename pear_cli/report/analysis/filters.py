@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,8 @@ class Filter:
         """
         found = SHAPE.fullmatch(text.strip())
         if found is None:
-            raise ConfigError(
-                f'filter "{text}" is not understood: write it as dataset=digits or prune.ratio>=0.5'
-            )
+            example = "dataset=digits or prune.ratio>=0.5"
+            raise ConfigError(f'filter "{text}" is not understood: write it as {example}')
         parsed = cls(found["key"], found["operator"], found["value"].strip())
         if parsed.operator in ORDER and parsed.key != "created" and _number(parsed.value) is None:
             raise ConfigError(f'filter "{text}": {parsed.operator} needs a number, not "{parsed.value}"')
@@ -93,6 +92,13 @@ class Filter:
         if isinstance(found, list):
             return self.value.strip("[]").replace(" ", "") == ",".join(map(str, found))
         return str(found).casefold() == self.value.casefold()
+
+
+def unknown(key: str, value: str, choices: Sequence[str], words: Iterable[str] = ()) -> ConfigError:
+    """The error of a value that is none of the choices; `words` could be meant, too."""
+    return ConfigError(
+        f'{key} = "{value}" is unknown{near(value, words or choices) or ";"} use {", ".join(choices)}'
+    )
 
 
 def _number(text: object) -> float | None:

@@ -11,13 +11,12 @@ from typing import Any
 
 from pear_cli.backbone.build import weights_name
 from pear_cli.config.choices import Phase, Precision, Select
-from pear_cli.errors import ConfigError, near
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.experiment.lineage import SHORT, Lineage
 from pear_cli.experiment.step import ORDER, of_round
 from pear_cli.report import spelling
 from pear_cli.report.analysis import protocol
-from pear_cli.report.analysis.filters import Filter
+from pear_cli.report.analysis.filters import Filter, unknown
 from pear_cli.report.analysis.presets import preset_of
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical
@@ -36,7 +35,7 @@ CHOICES: dict[str, type[Enum]] = {
 """Settings that choose from a closed set."""
 
 MARK = "*"
-RANDOM = "the weights of the frozen backbone are random: this is no result of transfer"
+RANDOM = "the weights of the frozen backbone are random: not a transfer result"
 
 VARYING = (
     *("backbone.name", "method.rank", "optim.lr", "optim.epochs", "optim.schedule"),
@@ -114,12 +113,15 @@ class Row:
         artifact, lineage = self.artifact, self.lineage
         stored = ("metrics", "accounting", "environment", "inputs", "seconds", "created_at")
         return {
-            **{"stage": artifact.stage, "key": artifact.key, "path": str(artifact.path)},
-            **{"label": lineage.label, "weights": self.weights},
-            **{name: self.value(name) for name in ("seed", "select")},
-            **{"config": lineage.config, "protocol": protocol.protocol(lineage)},
-            **{"provenance": lineage.provenance, "missing_inputs": list(lineage.missing)},
+            "stage": artifact.stage,
+            "key": artifact.key,
+            "path": str(artifact.path),
+            **{name: self.value(name) for name in ("label", "seed", "select", "weights")},
+            "config": lineage.config,
+            "protocol": protocol.protocol(lineage),
+            "provenance": lineage.provenance,
             **{name: artifact.manifest[name] for name in stored},
+            "missing_inputs": list(lineage.missing),
             "experiment_seconds": lineage.seconds,
         }
 
@@ -227,7 +229,7 @@ def _test(condition: Filter, listed: Sequence[Row]) -> Callable[[Row], bool]:
         _check_choice(condition, listed)
         return lambda row: row.passes(condition)
     wanted = condition.operator == "="
-    return lambda row: preset.describes(row.lineage) is wanted
+    return lambda row: preset(row.lineage) is wanted
 
 
 def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
@@ -236,8 +238,7 @@ def _check_choice(condition: Filter, listed: Iterable[Row]) -> None:
     choices = ORDER if key == "stage" else [member.value for member in CHOICES.get(key, ())]
     words = [*choices, *(_plain(name) for row in listed for name in row.named(key))]
     if choices and condition.value.casefold() not in map(str.casefold, words):
-        hint = near(condition.value, words) or ";"
-        raise ConfigError(f'{key} = "{condition.value}" is unknown{hint} use {", ".join(choices)}')
+        raise unknown(key, condition.value, choices, words)
 
 
 def _order(row: Row) -> tuple[Any, ...]:

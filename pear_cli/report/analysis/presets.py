@@ -1,13 +1,11 @@
 """Filters by the name of a preset, where its settings go by another name: `method=houlsby`."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pear_cli.config.node import presets_of
-from pear_cli.errors import ConfigError, near
 from pear_cli.experiment.lineage import Lineage
-from pear_cli.report.analysis.filters import Filter
+from pear_cli.report.analysis.filters import Filter, unknown
 
 IDENTITY = {"method": ("_target_",), "backbone": ("name", "args"), "score": ()}
 """The groups whose presets can be asked for, and what two presets of one kind have in common."""
@@ -16,27 +14,11 @@ NOT_STORED = ("lr", "pretrained", "weights", "seed")
 """Settings of these groups that no artifact has among those of its group."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """What an experiment has that was made with a preset.
-
-    Args:
-        group: such as `method`.
-        settings: those that tell it from others of its kind, and what makes it one of them.
-    """
-
-    group: str
-    settings: Mapping[str, Any]
-
-    def describes(self, lineage: Lineage) -> bool | None:
-        """Whether an experiment has these settings; None where it has none of the group."""
-        found = lineage.config.get(self.group)
-        if not isinstance(found, Mapping):
-            return None
-        return all(found.get(key) == value for key, value in self.settings.items())
+Describes = Callable[[Lineage], bool | None]
+"""Whether an experiment was made with a preset; None where it has none of the group."""
 
 
-def preset_of(condition: Filter, known: Collection[str]) -> Preset | None:
+def preset_of(condition: Filter, known: Collection[str]) -> Describes | None:
     """The preset that a filter names; None where its value stands in tables as it is, or nothing is one.
 
     Args:
@@ -55,11 +37,17 @@ def preset_of(condition: Filter, known: Collection[str]) -> Preset | None:
     if name not in presets:
         if group == "method" and known:
             words = sorted({*known, *presets})
-            raise ConfigError(
-                f'method = "{name}" is unknown{near(name, words) or ";"} use {", ".join(words)}'
-            )
+            raise unknown("method", name, words)
         return None
-    return Preset(group, _telling(name, group, presets))
+    telling = _telling(name, group, presets)
+
+    def describes(lineage: Lineage) -> bool | None:
+        own = lineage.config.get(group)
+        return (
+            all(own.get(key) == value for key, value in telling.items()) if isinstance(own, Mapping) else None
+        )
+
+    return describes
 
 
 def _telling(name: str, group: str, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

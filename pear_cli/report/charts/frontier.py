@@ -74,10 +74,9 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
     records = [{**record, "ratio": percent(line.ratio or 0)} for line, record in _records(pruned)]
     dashed = compared(lines)
     level = [record for _, record in _records(dashed if len(dashed) <= LEVELS else [])]
-    names = list(dict.fromkeys(record["series"] for record in records))
-    x = field(
-        "ratio", "Q", "pruned units, %", scale={"domain": [0, 100]}, axis={"values": [0, 25, 50, 75, 100]}
-    )
+    names = {record["series"] for record in records}
+    axis = {"values": [0, 25, 50, 75, 100]}
+    x = field("ratio", "Q", "pruned units, %", scale={"domain": [0, 100]}, axis=axis)
     colour = _colour(lines, [*records, *level], palette)
     rule: Spec = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}
     across = {"y": ACCURACY, "color": colour, **SAID}
@@ -152,14 +151,13 @@ def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
     found = []
     apart = of_another_protocol(lines)
     for line in lines:
-        estimate = line.accuracy
-        if estimate is None:
+        if (estimate := line.accuracy) is None:
             continue
-        half = estimate.half or 0.0
+        mean, half = estimate.mean, estimate.half or 0.0
         record = {
-            "accuracy": percent(estimate.mean),
-            "low": percent(max(0.0, estimate.mean - half)),
-            "high": percent(min(1.0, estimate.mean + half)),
+            "accuracy": percent(mean),
+            "low": percent(max(0.0, mean - half)),
+            "high": percent(min(1.0, mean + half)),
             "series": line.series_name,
             "said": f"{line.name}: {spelling.percent(list(line.by_seed.values()))} %",
             "href": f"{LINK}#row-{line.number}",

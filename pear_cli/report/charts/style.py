@@ -61,34 +61,18 @@ def finished(spec: Spec, palette: Palette, title: str = "") -> Spec:
         title: above it; a page has a caption instead.
     """
     text = {"labelColor": palette.muted, "titleColor": palette.ink, "labelFontSize": 11, "titleFontSize": 12}
+    text |= {"titleFontWeight": "normal"}
+    lines = {"grid": True, "gridColor": palette.grid, "domain": False, "tickColor": palette.grid}
+    below = {"orient": "bottom", "direction": "horizontal", "columns": 2, "columnPadding": 26}
+    below |= {"symbolSize": 80, "labelLimit": 170, "title": None}
     config = {
         "font": FONT,
         "background": "transparent" if palette is PAGE else palette.ground,
         "padding": 2 if palette is PAGE else 12,
         "view": {"stroke": None},
-        "axis": {
-            **text,
-            "titleFontWeight": "normal",
-            "titlePadding": 8,
-            "grid": True,
-            "gridColor": palette.grid,
-            "domain": False,
-            "tickColor": palette.grid,
-            "labelPadding": 5,
-        },
-        "legend": {
-            **text,
-            "labelColor": palette.ink,
-            "titleFontWeight": "normal",
-            "orient": "bottom",
-            "direction": "horizontal",
-            "columns": 2,
-            "columnPadding": 26,
-            "symbolSize": 80,
-            "labelLimit": 170,
-            "title": None,
-        },
-        "header": {**text, "titleFontWeight": "normal", "labelColor": palette.ink, "labelFontSize": 12},
+        "axis": {**text, **lines, "titlePadding": 8, "labelPadding": 5},
+        "legend": {**text, **below, "labelColor": palette.ink},
+        "header": {**text, "labelColor": palette.ink, "labelFontSize": 12},
         "title": {"color": palette.ink, "fontSize": 13, "anchor": "start", "offset": 12},
         "range": {"category": list(palette.series)},
         "text": {"color": palette.ink, "fontSize": 10.5},

@@ -46,20 +46,16 @@ def print_failures(records: Iterable[dict[str, Any]], common: set[str], console:
         common: overrides that all jobs of the sweep have; they are left out.
         console: where to.
     """
-    rows: list[tuple[str, str, str]] = []
+    jobs, overrides, errors = list[str](), list[str](), list[str]()
     for record in records:
+        said = [spelling.printable(line) for line in record["error"]["message"].splitlines()] or [""]
         own = " ".join(word for word in record["overrides"] if word not in common)
-        job = "" if record["job"] is None else str(record["job"])
-        for line in record["error"]["message"].splitlines() or [""]:
-            rows.append((job, own, line))
-            job = own = ""
-    cells = [[spelling.printable(row[i]) for row in rows] for i in range(3)]
-    columns = [
-        Column("job", cells[0], True),
-        Column("overrides", cells[1], words="wrap"),
-        Column("error", cells[2], words="wrap"),
-    ]
-    layout.print_table(columns, console)
+        rest = [""] * (len(said) - 1)
+        jobs += ["" if record["job"] is None else str(record["job"]), *rest]
+        overrides += [spelling.printable(own), *rest]
+        errors += said
+    columns = [Column("job", jobs, True), Column("overrides", overrides, words="wrap")]
+    layout.print_table([*columns, Column("error", errors, words="wrap")], console)
 
 
 def _local(started: str) -> str:
