@@ -1,6 +1,5 @@
 """Images of a split decoded for a model: all at once, or each whenever it is asked for."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from pear_cli.data.images import Images, Indices, Labels, Pixels, Records
 from pear_cli.data.transforms import Preparation, accept_large
 from pear_cli.errors import DataError
 from pear_cli.system import progress
-from pear_cli.system.threads import each
+from pear_cli.system.threads import cores, each
 
 AT_ONCE = 16  # images a thread decodes before it hands them over
 
@@ -129,8 +128,3 @@ def _batch(
         return error
     at_work[me.id] = -1
     return torch.from_numpy(np.stack(images))
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -28,18 +28,8 @@ from pear_cli.data.rows import Rows
 from pear_cli.errors import AlteredFile, ConfigError, DataError, near
 from pear_cli.system import progress
 
-BROKEN = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    ImportError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    http.client.HTTPException,
-)
+UNPACKING = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+BROKEN = (OSError, RuntimeError, ValueError, EOFError, ImportError, http.client.HTTPException, *UNPACKING)
 """What torchvision and all below it raise for missing and damaged files, and for lost connections."""
 
 PICKLED = ("LSUN", "LSUNClass")

@@ -89,7 +89,7 @@ class Vtab(FileDataset):
     def folder(self) -> Path:
         root = existing(self._root(), "with one folder a task inside")
         if not (root / self.task).is_dir():
-            found = [name for name in folders(root) if (root / name / "test.txt").is_file()]
+            found = _tasks(root)
             tasks = ", ".join(found) or "no folder with a test.txt"
             raise DataError(f"no task {self.task!r} in {root}{near(self.task, found) or ';'} found: {tasks}")
         return root / self.task
@@ -97,9 +97,7 @@ class Vtab(FileDataset):
     def tasks(self) -> list["Vtab"]:
         """This dataset for every task below the root; this one where there is none."""
         root = self._root()
-        found = (
-            [name for name in folders(root) if (root / name / "test.txt").is_file()] if root.is_dir() else []
-        )
+        found = _tasks(root) if root.is_dir() else []
         return [replace(self, name=f"{self.name}/{task}", task=task) for task in found] or [self]
 
     def classes(self) -> tuple[str, ...]:
@@ -157,6 +155,10 @@ class Vtab(FileDataset):
         both, problems = _parse(folder / "train800val200.txt", split)
         labels = np.array([line.label for line in both], dtype=np.int64)
         return [both[index] for index in divide(labels, split, self.split_seed)], problems
+
+
+def _tasks(root: Path) -> list[str]:
+    return [name for name in folders(root) if (root / name / "test.txt").is_file()]
 
 
 def _parse(path: Path, split: str) -> tuple[list[Line], list[Problem]]:

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pear_cli.launch.jobs import experiment_of
 from pear_cli.launch.results import complain
 from pear_cli.launch.sweep.multirun import Multirun
 from pear_cli.system import processes, progress
+from pear_cli.system.threads import cores
 
 TRAINING = ("run", "train")
 """Commands that several processes speed up; all that the others do is for a single one."""
@@ -105,7 +105,7 @@ def start(command: str, words: Sequence[str], count: int, quiet: bool) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, _cores() // count))
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // count))
     if not quiet:
         progress.say(f"{count} processes, with {threads} thread{'s' if threads > 1 else ''} each")
     logging.disable(logging.CRITICAL)  # the launchers' own words about children that fail
@@ -158,7 +158,3 @@ def _tell(command: str, codes: dict[int, int], count: int) -> int:
         f"process {rank} of {count} {how}; what is finished is kept, the same command goes on from there",
     )
     return FAILED
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
