@@ -9,7 +9,7 @@ from typing import Any
 from pear_cli.config.choices import Augment, Caching, Interpolation, Metric, Resize
 from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.images import Records
-from pear_cli.data.transforms import CROP_PCT, Preparation
+from pear_cli.data.preparation import CROP_PCT, Preparation
 from pear_cli.errors import ConfigError, near
 
 

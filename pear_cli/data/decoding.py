@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pear_cli.data.images import Images, Indices, Labels, Pixels, Records
-from pear_cli.data.transforms import Preparation, accept_large
+from pear_cli.data.preparation import Preparation
+from pear_cli.data.transforms import accept_large
 from pear_cli.errors import DataError
 from pear_cli.system import progress
 from pear_cli.system.threads import cores, each

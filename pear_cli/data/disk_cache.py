@@ -21,8 +21,9 @@ from PIL import __version__, features
 
 from pear_cli.data.decoding import decode, prepared
 from pear_cli.data.images import Indices, Labels, Pixels, Records
+from pear_cli.data.preparation import Preparation
 from pear_cli.data.splits import digest
-from pear_cli.data.transforms import Preparation, accept_large
+from pear_cli.data.transforms import accept_large
 from pear_cli.store import cache
 from pear_cli.system import progress
 from pear_cli.system.files import replacing

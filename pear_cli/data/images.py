@@ -3,10 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -62,27 +65,9 @@ class Records(ABC):
         """How messages call an image: its path, or its number in the source."""
 
     @abstractmethod
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> "Image.Image":
         """Decode an image: upright RGB at its own size.
 
         Raises:
             DataError: naming the image, when it is missing or cannot be decoded.
         """
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn(Records):
-    """Images that are in memory already.
-
-    Args:
-        pixels: N, H, W or N, H, W, 3, uint8.
-    """
-
-    pixels: Pixels
-    labels: Labels
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index]).convert("RGB")

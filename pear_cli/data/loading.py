@@ -12,7 +12,7 @@ from pear_cli.data import disk_cache
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.decoding import Streamed, held
 from pear_cli.data.images import Indices, Labels, Pixels
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.preparation import Preparation
 from pear_cli.store import cache
 from pear_cli.system import progress
 from pear_cli.system.environment import memory

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from pear_cli.data.dataset import Dataset
-from pear_cli.data.images import Drawn, Labels, Pixels
+from pear_cli.data.images import Labels, Pixels, Records
 from pear_cli.data.splits import digest, divide
 from pear_cli.errors import ConfigError, near
 
@@ -62,12 +63,30 @@ class Pinned(Dataset):
         images = self.TABLE[self.name][_part(split)].images
         return images if split == "test" else len(divide(np.zeros(images, np.int64), split, self.split_seed))
 
-    def records(self, split: str) -> Drawn:
+    def records(self, split: str) -> "Drawn":
         pixels, labels = self.arrays(_part(split))
         if split == "test":
             return Drawn(pixels, labels)
         chosen = divide(labels, split, self.split_seed)
         return Drawn(pixels[chosen], labels[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Records):
+    """Images that are in memory already.
+
+    Args:
+        pixels: N, H, W or N, H, W, 3, uint8.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
 def sha256(pixels: Pixels, labels: Labels) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pear_cli.data import transforms as pictures
 from pear_cli.data.images import Images, Pixels
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, DataError
 from pear_cli.store.store import Store
 from pear_cli.system.streams import printable

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.widths import Widths
@@ -12,14 +12,11 @@ from pear_cli.config.choices import Interpolation, Resize, ShareRule, Unit
 from pear_cli.config.node import node, to_node
 from pear_cli.config.settings import Backbone, Knowledge, require
 from pear_cli.data.dataset import Normalization
+from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.pruning import knowledge as knowledges
 from pear_cli.pruning.mask import Mask
 from pear_cli.store.canonical import canonical, plain
-
-if TYPE_CHECKING:
-    from pear_cli.data.transforms import Preparation
-
 
 LARGEST = 4096
 """Pixels of a side of an input."""
@@ -39,7 +36,7 @@ class Description:
         classes: label names, in logit order.
         normalization: channel statistics of the input.
         size: side of the input, in pixels.
-        resize, crop_pct, interpolation: how images become that size, see `pictures.Preparation`.
+        resize, crop_pct, interpolation: how images become that size, see `Preparation`.
         owners: the share map; empty for methods without adapters.
         knowledge: what is kept of pruned adapters, and where.
         mask: the pruned heads or rank-1 components, where the unit is one of these.
@@ -127,10 +124,8 @@ class Description:
         return None if self.widths is None else Widths.from_json(self.widths)
 
     @property
-    def preparation(self) -> "Preparation":
+    def preparation(self) -> Preparation:
         """How an image becomes the model's input, before normalisation."""
-        from pear_cli.data.transforms import Preparation
-
         return Preparation(self.size, self.resize, self.crop_pct, self.interpolation)
 
     def built_method(self) -> Method:

@@ -25,7 +25,7 @@ from torchvision import datasets, transforms
 from pear_cli.config.choices import Caching
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.loading import load
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.preparation import Preparation
 from pear_cli.training.batches import Batches
 
 SIZE, BATCH = 224, 64

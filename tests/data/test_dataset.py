@@ -12,8 +12,8 @@ from pear_cli.config.choices import Interpolation, Resize
 from pear_cli.data.bundled import Bundled
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.images import Images
+from pear_cli.data.preparation import Preparation
 from pear_cli.data.splits import divide, draw
-from pear_cli.data.transforms import Preparation
 from pear_cli.errors import ConfigError
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 from pear_cli.config.choices import Caching, Interpolation, Resize
 from pear_cli.data import decoding, disk_cache, loading
 from pear_cli.data.folder import ImageFolder
-from pear_cli.data.images import Drawn, Records
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.images import Records
+from pear_cli.data.pinned import Drawn
+from pear_cli.data.preparation import Preparation
 from pear_cli.errors import DataError
 from pear_cli.store import cache
 from pear_cli.system import progress

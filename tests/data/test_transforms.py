@@ -6,7 +6,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from pear_cli.config.choices import Interpolation, Resize
-from pear_cli.data.transforms import Preparation, accept_large, read, to_rgb
+from pear_cli.data.preparation import Preparation
+from pear_cli.data.transforms import accept_large, read, to_rgb
 from pear_cli.errors import DataError
 
 MODES = (

@@ -88,7 +88,7 @@ def test_timm_learns_from_the_model_how_images_are_prepared(finished):
 
 
 def test_timms_transform_prepares_an_image_as_training_did(finished):
-    from pear_cli.data.transforms import Preparation
+    from pear_cli.data.preparation import Preparation
 
     model = pear_cli.load(finished.made["eval"].path)
     noise = torch.randint(0, 256, (40, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

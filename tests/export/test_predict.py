@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pear_cli.data.loading import load
-from pear_cli.data.transforms import Preparation
+from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError
 from pear_cli.export import predict as predicting
 from pear_cli.export.predict import predict
