@@ -36,16 +36,15 @@ def preset_of(condition: Filter, known: Collection[str]) -> Describes | None:
     presets = presets_of(group)
     if name not in presets:
         if group == "method" and known:
-            words = sorted({*known, *presets})
-            raise unknown("method", name, words)
+            raise unknown("method", name, sorted({*known, *presets}))
         return None
     telling = _telling(name, group, presets)
 
     def describes(lineage: Lineage) -> bool | None:
         own = lineage.config.get(group)
-        return (
-            all(own.get(key) == value for key, value in telling.items()) if isinstance(own, Mapping) else None
-        )
+        if not isinstance(own, Mapping):
+            return None
+        return all(own.get(key) == value for key, value in telling.items())
 
     return describes
 

@@ -165,10 +165,8 @@ def _across(widths: Sequence[int]) -> int:
 def _narrowed(columns: Sequence[Column], width: int | None) -> list[int]:
     """The widths of columns, the widest of words narrowed until all fit, as far as they can be."""
     widths = [column.width for column in columns]
+    least = [max(NARROWEST, cell_len(column.title)) if column.words else column.width for column in columns]
     while width is not None and _across(widths) > width:
-        least = [
-            max(NARROWEST, cell_len(column.title)) if column.words else column.width for column in columns
-        ]
         can = [i for i, cells in enumerate(widths) if cells > least[i]]
         if not can:
             break
