@@ -14,10 +14,10 @@ from pear_cli.model import costs as accounting
 from pear_cli.model import merge as merging
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
+from pear_cli.model.prune import apply
+from pear_cli.pruning.decide import decide
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.units import units_at_work
-from pear_cli.stages.checkpoint import apply
-from pear_cli.stages.prune_share import decide
 from pear_cli.stages.score import layers
 from pear_cli.store.canonical import plain
 from pear_cli.training import engine
@@ -193,10 +193,10 @@ def prune(subject: Subject) -> Finding:
     if not experiment.prunes:
         return Finding(Verdict.none, None, f"{subject.method} has no adapters: nothing is pruned")
     importance = _random_importance(subject)
-    decision = decide(importance, experiment, experiment.prune)
-    subject.description, subject.kept = apply(
-        subject.model, subject.description, decision, importance, experiment.knowledge
-    )
+    decision = decide(importance, experiment.score.unit, experiment.prune, experiment.share.rule)
+    knowledge = experiment.knowledge
+    pruned = apply(subject.model, subject.description, decision, importance, knowledge, {})
+    subject.description, subject.kept = pruned.description, pruned.kept
     unit, count = experiment.score.unit.value, f"{len(decision.pruned)} of {len(importance.units)}"
     rule, kind = experiment.share.rule.value, experiment.knowledge.kind.value
     return Finding(Verdict.ok, count, f"units ({unit}) are pruned at random; share={rule} knowledge={kind}")
