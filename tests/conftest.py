@@ -9,6 +9,7 @@ from hypothesis import settings
 from omegaconf import OmegaConf
 
 from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.store.store import Store
 
 # The same examples each time, and no deadline: on a busy machine a test may take any time.
@@ -101,7 +102,7 @@ def finished(tmp_path_factory) -> Finished:
     from pear_cli.experiment.step import ORDER
     from pear_cli.stages.perform import perform_all
 
-    experiment = Experiment.from_config(OmegaConf.create(TINY))
+    experiment = read(OmegaConf.create(TINY))
     store = Store(tmp_path_factory.mktemp("finished") / "store")
     outcomes = perform_all(experiment, store)
     return Finished(experiment, store, dict(zip(ORDER, (o.artifact for o in outcomes), strict=True)))
@@ -148,7 +149,7 @@ def make() -> Callable[..., Experiment]:
         cfg = OmegaConf.create(TINY)
         for key, value in changes.items():
             OmegaConf.update(cfg, key.replace("__", "."), value, merge=False)
-        return Experiment.from_config(cfg)
+        return read(cfg)
 
     return build
 

@@ -25,6 +25,7 @@ class BitFit(Method):
     units = frozenset()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.slots:
             raise ConfigError("method.slots: BitFit has no adapters; leave slots empty")
 

@@ -18,6 +18,7 @@ class FullFineTuning(Method):
     units = frozenset({Unit.channel})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.slots:
             raise ConfigError("method.slots: full fine-tuning has no adapters; leave slots empty")
 

@@ -1,13 +1,13 @@
 """Lily: low-rank updates whose two projections are shared across the blocks, mixed by a router a site."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pear_cli.adapters.method import Factors, Method
 from pear_cli.backbone.sites import Site
-from pear_cli.config.settings import require
+from pear_cli.config.range import Range, Rank, Scale, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class Lily(Method):
     on banks that go on changing, so nothing is kept of a pruned one: `knowledge` is `none`.
 
     Args:
-        rank: D, at least 1; the bottleneck is at most as wide as the smaller side of its site.
-        scale: weight of the update, dimensionless, above 0.
-        experts: E, at least 1, and at least 2 where there is a router.
-        stride: blocks that share one `lp`, counted from the input, at least 1; the last group may be
+        rank: D; the bottleneck is at most as wide as the smaller side of its site.
+        scale: weight of the update, dimensionless.
+        experts: E; at least 2 where there is a router.
+        stride: blocks that share one `lp`, counted from the input; the last group may be
             shorter. null is 12 // experts.
         monoscale: p_e = 1/E, without routers. A unit then has no parameters of its own, and the experts,
             which start alike, stay alike, as they do in the original.
@@ -65,10 +65,10 @@ class Lily(Method):
     stride, the bottleneck of the mlp, and `monoscale`. `running` is ours.
     """
 
-    rank: int
-    scale: float
-    experts: int
-    stride: int | None
+    rank: Rank
+    scale: Scale
+    experts: Annotated[int, Range(1, 1024)]
+    stride: Rank | None
     monoscale: bool
     router_stats: RouterStats
 
@@ -79,22 +79,23 @@ class Lily(Method):
     )
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, "method.rank", self.rank, "at least 1")
-        require(self.scale > 0, "method.scale", self.scale, "above 0")
-        require(self.experts >= 1, "method.experts", self.experts, "at least 1")
+        super().__post_init__()
         require(
             self.experts >= 2 or self.monoscale,
             "method.experts",
             self.experts,
             "at least 2, or there is nothing to route between; one expert needs method.monoscale=true",
         )
-        require(self.stride is None or self.stride >= 1, "method.stride", self.stride, "at least 1, or null")
         if self.monoscale and self.router_stats is RouterStats.running:
             raise ConfigError(
                 "method.router_stats = running: with method.monoscale=true there is no router; use batch"
             )
         if not self.slots:
             raise ConfigError("method.slots is empty: name at least one slot, such as attn.k")
+
+    def normalised(self) -> "Lily":
+        usual = replace(self, stride=None)
+        return usual if usual.blocks_a_group == self.blocks_a_group else self
 
     @property
     def mixes_images(self) -> bool:

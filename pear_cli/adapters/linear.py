@@ -16,5 +16,6 @@ class LinearProbe(Method):
     units = frozenset()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.slots:
             raise ConfigError("method.slots: a linear probe has no adapters; leave slots empty")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pear_cli.backbone.sites import Site
 from pear_cli.config.choices import Unit
-from pear_cli.config.settings import require
+from pear_cli.config.range import Checked, Probability, Rank, Scale, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Factors(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Checked, group="method"):
     """Base of all methods.
 
     Args:
@@ -57,8 +57,12 @@ class Method:
     convolutions: ClassVar[bool] = False
     unmerged: ClassVar[str] = "its update is no linear function of the layer's input"
 
-    lr: float
+    lr: Scale
     slots: tuple[str, ...]
+
+    def normalised(self) -> "Method":
+        """The same method without settings that have no effect, so that equal ones have equal keys."""
+        return self
 
     def place(self, site: Site) -> Site:
         """Where an adapter of the slot reads and adds; the site as it was found, but for a few methods."""
@@ -139,19 +143,17 @@ class BottleneckMethod(Method):
     """A method whose adapters have a `down` and an `up` projection of width `rank` between them.
 
     Args:
-        rank: D, the bottleneck width, at least 1.
-        scale: weight of the update, dimensionless, above 0.
-        dropout: probability in [0, 1), on the bottleneck, while training.
+        rank: D, the bottleneck width.
+        scale: weight of the update, dimensionless.
+        dropout: probability, on the bottleneck, while training.
     """
 
-    rank: int
-    scale: float
-    dropout: float
+    rank: Rank
+    scale: Scale
+    dropout: Probability
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, "method.rank", self.rank, "at least 1")
-        require(self.scale > 0, "method.scale", self.scale, "above 0")
-        require(0 <= self.dropout < 1, "method.dropout", self.dropout, "0 <= dropout < 1")
+        super().__post_init__()
         if not self.slots:
             raise ConfigError("method.slots is empty: name at least one slot, such as attn.q")
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pear_cli.adapters.method import BottleneckMethod, Factors
 from pear_cli.backbone.sites import Site
-from pear_cli.config.settings import require
+from pear_cli.config.range import Range, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class NEAT(BottleneckMethod):
     Starts at the identity: `up` is zero; the others are Kaiming-uniform(√5), as in the authors' code.
 
     Args:
-        rank: D, at least 1 and at most the smaller side of the layer.
-        depth: layers of the network, `down` and `up` included; even, at least 2. PEFT's PEANuT counts the
+        rank: D, at most the smaller side of the layer.
+        depth: layers of the network, `down` and `up` included; even. PEFT's PEANuT counts the
             pairs of encoder and decoder instead: its depth is n.
-        scale: weight of the update, dimensionless, above 0.
-        dropout: probability in [0, 1), on the bottleneck, while training; the authors use none.
+        scale: weight of the update, dimensionless.
+        dropout: probability, on the bottleneck, while training; the authors use none.
         slots: linear slots to attach at: `qv` of the paper is attn.q, attn.v; `qvmlp` adds mlp.fc1, mlp.fc2.
 
     Raises:
@@ -49,12 +49,11 @@ class NEAT(BottleneckMethod):
     image classification, which has a bottleneck of its own for the mlp; here all slots have the same.
     """
 
-    depth: int
+    depth: Annotated[int, Range(2, 256)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        even = self.depth >= 2 and self.depth % 2 == 0
-        require(even, "method.depth", self.depth, "even and at least 2: down, up, and pairs between them")
+        require(self.depth % 2 == 0, "method.depth", self.depth, "even: down, up, and pairs between them")
         if "mlp" in self.slots:
             raise ConfigError(
                 f"method.slots = {', '.join(self.slots)}: NEAT works on the weight of a linear layer, and "

@@ -37,6 +37,7 @@ class StructuredPruningAdapter(Method):
     convolutions = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.slots:
             raise ConfigError("method.slots is empty: name at least one slot, such as mlp.fc1")
         if "mlp" in self.slots:

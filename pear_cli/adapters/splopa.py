@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
 from pear_cli.backbone.sites import Site
 from pear_cli.config.choices import Unit
-from pear_cli.config.settings import require
+from pear_cli.config.range import Rank, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class SPLoPA(StructuredPruningAdapter):
     cols and rows: Kaiming-uniform(√5); pos: U(±1e-4).
 
     Args:
-        prototypes: n, at least 1.
+        prototypes: n.
         block: b0 and b1, which divide the widths of every layer.
-        rank: r of a prototype, at least 1 and at most the smaller side of a block.
+        rank: r of a prototype, at most the smaller side of a block.
         slots: linear layers.
 
     Raises:
@@ -40,19 +40,18 @@ class SPLoPA(StructuredPruningAdapter):
     Source: Hedegaard et al. 2022, arXiv 2211.10155, section 3.3.
     """
 
-    prototypes: int
-    block: tuple[int, ...]
-    rank: int
+    prototypes: Rank
+    block: tuple[Rank, ...]
+    rank: Rank
 
     units: ClassVar[frozenset[Unit]] = frozenset({Unit.block})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.prototypes >= 1, "method.prototypes", self.prototypes, "at least 1")
         sides = list(self.block)
-        require(len(sides) == 2 and min(sides) >= 1, "method.block", sides, "two sides, at least 1 each")
+        require(len(sides) == 2, "method.block", sides, "two sides")
         limit = f"1 to {min(sides)}, the smaller side of a block"
-        require(1 <= self.rank <= min(sides), "method.rank", self.rank, limit)
+        require(self.rank <= min(sides), "method.rank", self.rank, limit)
 
     def grid(self, site: Site) -> tuple[int, int]:
         """I and J, how many blocks the weight of a layer has down and across."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, pointwise, read
 from pear_cli.backbone.sites import Site
-from pear_cli.config.settings import require
+from pear_cli.config.range import Rank, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ class SPLoRA(StructuredPruningAdapter):
     cols: C_out×r, U(±1e-4); rows: r×C_in, Kaiming-uniform(√5).
 
     Args:
-        rank: r, at least 1 and at most the smaller side of the weight.
+        rank: r, at most the smaller side of the weight.
         slots: linear layers and convolutions.
 
     Raises:
@@ -30,11 +30,7 @@ class SPLoRA(StructuredPruningAdapter):
     Source: Hedegaard et al. 2022, arXiv 2211.10155, section 3.2.
     """
 
-    rank: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.rank >= 1, "method.rank", self.rank, "at least 1")
+    rank: Rank
 
     def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
         smaller = min(site.in_dim, site.out_dim)

@@ -228,8 +228,8 @@ def predict(
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli.config.choices import Precision, Tracker
+    from pear_cli.config.settings import Runtime
     from pear_cli.export import predict as prediction
-    from pear_cli.runtime import Runtime
 
     runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
     place = _store(store)

@@ -5,58 +5,161 @@ dataclass of this package, and a wrong type or an unknown key is an error that n
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
+from pear_cli.config.range import hints, shown
 from pear_cli.errors import ConfigError, near
 from pear_cli.store.canonical import plain
 
 T = TypeVar("T")
-Field = dataclasses.Field[Any]
+E = TypeVar("E", bound=Enum)
 
 
-def node(value: Any, base: type[T], key: str) -> T:
+def node(value: Any, base: type[T], key: str, **given: Any) -> T:
     """Turn a config node into its validated object; a dataclass in the dataclass is a node in the node.
 
     Args:
         value: an OmegaConf node or a plain dictionary.
         base: the dataclass, or, for a node with a `_target_`, the class that the target must inherit.
-        key: where the node stands in the root, for messages.
+        key: where the node stands in the root, for messages; empty for the root itself.
+        given: fields that are no settings, as they are.
 
     Raises:
         ConfigError: a foreign `_target_`, an unknown key, a wrong type, a value out of range.
     """
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+    settings = contents(value, key)
+    target = settings.pop("_target_", None)
+    cls: Any = base if target is None else _target(str(target), base, key)
+    if getattr(cls, "__abstractmethods__", None):
+        raise ConfigError(f"{key} has no _target_: pick one of its presets")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in given}
+    for name in settings:
+        if name not in fields:
+            raise ConfigError(
+                f"{key or 'the root'} has no setting {name!r}{near(str(name), fields) or ';'} "
+                f"settings: {', '.join(fields)}"
+            )
+    built = {}
+    for name, field in fields.items():
+        if name in settings:
+            built[name] = _typed(settings[name], hints(cls)[name], f"{key}.{name}".lstrip("."))
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{key}.{name} is not set; it has no default".lstrip("."))
+    made = cls(**built, **given)
+    plain(built, key)  # what no key can hold is named here as the user wrote it
+    return cast(T, made)
 
-    if value is None or not isinstance(value, dict | DictConfig):
-        raise ConfigError(f"{key} is {value!r}; it must be a group of settings")
-    config = OmegaConf.create(value) if isinstance(value, dict) else value
+
+def contents(value: Any, key: str) -> dict[str, Any]:
+    """The settings of a node as plain dictionaries, lists and values.
+
+    Raises:
+        ConfigError: it is no group, lacks a mandatory value, or has an interpolation that leads nowhere.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
     try:
-        fields = dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        target = fields.pop("_target_", None)
-        cls = _target(str(target), base, key) if target is not None else base
-        if dataclasses.is_dataclass(cls) and getattr(cls, "__abstractmethods__", None):
-            raise ConfigError(f"{key} has no _target_: pick one of its presets")
-        groups = {field.name: _group(fields.pop(field.name, None), field, key) for field in _groups(cls)}
-        _check_shapes(cls, fields, key)
-        merged: Any = OmegaConf.to_container(OmegaConf.merge(_schema(cls), fields), throw_on_missing=True)
-        plain(merged, key)  # what no key can hold is named here as the user wrote it
-        built = cls(**groups, **{name: tuple(v) if isinstance(v, list) else v for name, v in merged.items()})
-    except ConfigKeyError as error:
-        unknown = str(error.full_key or error.key)
-        names = [f.name for f in dataclasses.fields(cls)]
-        raise ConfigError(
-            f"{key} has no setting {unknown!r}{near(unknown, names) or ';'} settings: {', '.join(names)}"
-        ) from None
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{key}.{error.full_key} is not set; it has no default") from None
+        if isinstance(value, DictConfig):
+            value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         named = str(error.full_key or "")
-        where = named if named.split(".")[0] == key else f"{key}.{named}".rstrip(".")
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
-    return cast(T, built)
+        place = (named if named.split(".")[0] == key else f"{key}.{named}").strip(".")
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{place} is not set; it has no default") from None
+        raise ConfigError(f"{place}: {str(error).splitlines()[0]}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key} is {shown(value)}; it must be a group of settings")
+    return dict(value)
+
+
+def _typed(value: Any, kind: Any, key: str) -> Any:
+    """A value as an object of the type that a setting is declared with.
+
+    Raises:
+        ConfigError: it is of another type; the message names the key, the value and what it should be.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _typed(value, args[0], key)
+    if origin in (Union, UnionType):
+        (one,) = (arg for arg in args if arg is not NoneType)
+        return None if value is None else _typed(value, one, key)
+    if dataclasses.is_dataclass(kind):
+        return node(value, cast(type, kind), key)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(
+                f"{key} = {shown(value)} is not a list; write [{shown(value)}] with its brackets"
+            )
+        if any(isinstance(item, list | dict) for item in value):
+            raise ConfigError(f"{key} = {shown(value)} is not a plain list of single values")
+        return tuple(_typed(item, args[0], key) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key} = {shown(value)} is not a group of settings, such as {{a: 1}}")
+        return {name: _typed(item, args[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is Any or type(value) is kind:
+        return value
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return chosen(kind, value, key)
+    read, name = READERS[kind]
+    if (found := read(value)) is None:
+        raise ConfigError(f"{key} = {shown('null' if value is None else value)} is not {name}")
+    return found
+
+
+def chosen(kind: type[E], value: object, key: str) -> E:
+    """The member of an enum that a value names.
+
+    Raises:
+        ConfigError: none; it lists them.
+    """
+    names = [str(member.value) for member in kind]
+    if value not in names:
+        said = shown("null" if value is None else value)
+        raise ConfigError(f'{key} = "{said}" is unknown{near(said, names)}; use {", ".join(names)}')
+    return kind(value)
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _number(value: Any) -> float | None:
+    """A number; a whole one that no float can hold stays as it is, for the check of its range."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return value  # type: ignore[return-value]
+    except ValueError:
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, list | dict) else str(value)
+
+
+def _truth(value: Any) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+
+
+READERS: dict[type, tuple[Callable[[Any], Any], str]] = {
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    str: (_text, "text"),
+    bool: (_truth, "true or false"),
+}
+"""What reads a setting of each type as it may stand in a config, None where it is of another; its name."""
 
 
 def to_node(value: Any, *without: str) -> dict[str, Any]:
@@ -111,50 +214,6 @@ def refuse_environment(config: Any) -> None:
                 continue
     finally:
         BaseContainer._resolvers = known
-
-
-def _schema(cls: Any) -> Any:
-    """The types of a dataclass's settings, but for the groups inside it, which are nodes themselves."""
-    from omegaconf import OmegaConf, open_dict, read_write
-
-    schema = OmegaConf.structured(cls)
-    with read_write(schema), open_dict(schema):
-        for field in _groups(cls):
-            del schema[field.name]
-    OmegaConf.set_readonly(schema, False)
-    return schema
-
-
-def _groups(cls: Any) -> list[Field]:
-    return [field for field in dataclasses.fields(cls) if any(map(dataclasses.is_dataclass, _kinds(field)))]
-
-
-def _group(value: Any, field: Field, key: str) -> Any:
-    """The dataclass of a group inside a node, or None where that may be left out."""
-    if value is None and type(None) in _kinds(field):
-        return None
-    (cls,) = (kind for kind in _kinds(field) if dataclasses.is_dataclass(kind))
-    return node(value, cast(type, cls), f"{key}.{field.name}")
-
-
-def _kinds(field: Field) -> tuple[Any, ...]:
-    """The type of a field, and those that it is a union of."""
-    return (field.type, *get_args(field.type))
-
-
-def _check_shapes(cls: Any, fields: Mapping[str, Any], key: str) -> None:
-    """Refuse what OmegaConf lets pass or does not name: no list, or no group, where one is wanted."""
-    for field in dataclasses.fields(cls):
-        name, value = f"{key}.{field.name}", fields.get(field.name)
-        wanted: set[Any] = {get_origin(kind) for kind in _kinds(field)}
-        if value is None:
-            continue
-        if dict in wanted and not isinstance(value, dict):
-            raise ConfigError(f"{name} = {value} is not a group of settings, such as {{a: 1}}")
-        if tuple in wanted and not isinstance(value, list):
-            raise ConfigError(f"{name} = {value} is not a list; write [{value}] with its brackets")
-        if tuple in wanted and any(isinstance(item, list | dict) for item in value):
-            raise ConfigError(f"{name} = {value} is not a plain list of single values")
 
 
 def _target(path: str, base: type, key: str) -> type:

@@ -1,7 +1,8 @@
 """The settings of an experiment: frozen dataclasses, each validated once."""
 
+import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pear_cli.config.choices import (
     BatchNorm,
@@ -9,6 +10,7 @@ from pear_cli.config.choices import (
     Effect,
     KnowledgeKind,
     OptimizerState,
+    Precision,
     PruneBy,
     Reduction,
     Schedule,
@@ -16,24 +18,31 @@ from pear_cli.config.choices import (
     ScoreOf,
     SharedGrad,
     ShareRule,
+    Tracker,
     Unit,
     View,
 )
+from pear_cli.config.range import (
+    Checked,
+    Count,
+    Epochs,
+    Factor,
+    Fraction,
+    Probability,
+    Range,
+    Rank,
+    Scale,
+    Seed,
+    require,
+)
 from pear_cli.errors import ConfigError
-
-
-def require(condition: bool, key: str, value: object, rule: str) -> None:
-    """Raise ConfigError unless `condition`: `key = value is out of range: rule`."""
-    if not condition:
-        raise ConfigError(f"{key} = {value} is out of range: {rule}")
-
 
 FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
 """Starts of timm arguments that read files or fetch them."""
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(Checked, group="backbone"):
     """The frozen network that adapters attach to.
 
     Args:
@@ -42,7 +51,7 @@ class Backbone:
         weights: a file: safetensors, a state_dict that torch saved (.pth, .bin, …), or .npz of the original
             ViTs; or `pear_mini`, which comes with the package.
         seed: of random weights, when neither of the two is asked for.
-        drop_path: stochastic depth rate while training, in [0, 1).
+        drop_path: stochastic depth rate while training.
         mean, std: channel statistics that `dataset.normalization=backbone` uses, in [0, 1] pixel units;
             null takes those that timm states for the model.
         args: further arguments of `timm.create_model`, such as `img_size`, `depth`, `embed_dim`.
@@ -52,15 +61,15 @@ class Backbone:
     name: str
     pretrained: bool
     weights: str | None
-    seed: int
-    drop_path: float
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    args: dict[str, Any]
+    seed: Seed
+    drop_path: Probability
+    mean: tuple[Annotated[float, Range(-1000, 1000)], ...] | None
+    std: tuple[Annotated[float, Range(1e-6, 1000)], ...] | None
+    args: Annotated[dict[str, Any], Range(-65536, 65536)]
     batch_norm: BatchNorm = BatchNorm.frozen
 
     def __post_init__(self) -> None:
-        require(0 <= self.drop_path < 1, "backbone.drop_path", self.drop_path, "0 <= drop_path < 1")
+        super().__post_init__()
         if self.pretrained and self.weights:
             raise ConfigError(
                 f"backbone.weights = {self.weights} goes with backbone.pretrained=false; both are set now"
@@ -72,10 +81,8 @@ class Backbone:
                     "backbone.pretrained alone, where their hash enters the key"
                 )
         for key, value in (("mean", self.mean), ("std", self.std)):
-            require(
-                value is None or len(value) == 3, f"backbone.{key}", value, "three numbers, one a channel"
-            )
-        require(self.std is None or min(self.std) > 0, "backbone.std", self.std, "three numbers above 0")
+            three = value is None or len(value) == 3
+            require(three, f"backbone.{key}", value, "three numbers, one a channel")
         if (self.mean is None) != (self.std is None):
             raise ConfigError("backbone.mean and backbone.std go together; set both, or neither")
 
@@ -87,10 +94,11 @@ class Backbone:
 
 OF_ADAPTERS = (Criterion.activation, Criterion.ablation)
 OF_CHANNELS = (Criterion.group_magnitude, Criterion.group_taylor)
+WITHOUT_DATA = (Criterion.magnitude, Criterion.group_magnitude, Criterion.random)
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Checked, group="score"):
     """How important every unit is (docs/methods.md, section 2).
 
     Args:
@@ -100,8 +108,8 @@ class Score:
         reduction: how Taylor terms of several batches are reduced; `taylor` only.
         of: the parameters that a Taylor term sums over; `gate` exists for every method.
         view: what the importance of a head is read from; `unit: head` and `taylor` only.
-        batches: calibration batches, at least 1; null takes the whole training split once.
-        batch_size: images a calibration batch, at least 1.
+        batches: calibration batches; null takes the whole training split once.
+        batch_size: images a calibration batch.
     """
 
     unit: Unit
@@ -109,13 +117,11 @@ class Score:
     reduction: Reduction
     of: ScoreOf
     view: View
-    batches: int | None
-    batch_size: int
+    batches: Count | None
+    batch_size: Count
 
     def __post_init__(self) -> None:
-        batches = 1 if self.batches is None else self.batches
-        require(batches >= 1, "score.batches", self.batches, "at least 1, or null")
-        require(self.batch_size >= 1, "score.batch_size", self.batch_size, "at least 1")
+        super().__post_init__()
         if self.view is not View.adapter and (self.unit, self.criterion) != (Unit.head, Criterion.taylor):
             raise ConfigError(
                 f"score.view = {self.view.value} is a view of attention heads by their Taylor importance; "
@@ -135,117 +141,93 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(Checked, group="prune"):
     """How many units go, and within what they compete (docs/methods.md, section 3).
 
     Args:
-        ratio: the share of units, or of their parameters, to prune, in [0, 1).
+        ratio: the share of units, or of their parameters, to prune.
         by: whether `ratio` counts units or parameters.
         scope: rank all units together, or per slot, or per block.
         effect: what is switched off at a pruned attention head; heads only.
         steps: rounds in which `ratio` is reached, evenly: each scores what is left, prunes and adapts for its
-            share of the epochs. At least 1; channels only.
+            share of the epochs; channels only.
         round_to: every layer keeps a multiple of so many channels, the nearest one; attention heads are not
-            rounded. At least 1; channels only.
+            rounded; channels only.
     """
 
-    ratio: float
+    ratio: Annotated[float, Range(0, 1, below=True, about="the share of units to prune")]
     by: PruneBy
     scope: Scope
     effect: Effect
-    steps: int
-    round_to: int
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "prune.steps", self.steps, "at least 1")
-        require(self.round_to >= 1, "prune.round_to", self.round_to, "at least 1")
-        require(
-            0 <= self.ratio < 1, "prune.ratio", self.ratio, "0 <= ratio < 1 (the share of units to prune)"
-        )
+    steps: Annotated[int, Range(1, 100)]
+    round_to: Rank
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(Checked, group="share"):
     """Which kept adapter serves at a pruned site."""
 
     rule: ShareRule
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class Knowledge(Checked, group="knowledge"):
     """What is kept of the pruned adapters (docs/methods.md, section 4).
 
     Args:
         kind: the form in which it is kept.
-        rank: of `lowrank`, 1 to 65536; `knowledge.check` compares it with the method's.
+        rank: of `lowrank`; `knowledge.check` compares it with the method's.
         beta: the weight of the kept knowledge, dimensionless.
         learn_beta: train one beta a site, starting from `beta`.
     """
 
     kind: KnowledgeKind
-    rank: int
-    beta: float
+    rank: Rank
+    beta: Annotated[float, Range(-10_000, 10_000)]
     learn_beta: bool
-
-    def __post_init__(self) -> None:
-        require(1 <= self.rank <= 65536, "knowledge.rank", self.rank, "1 to 65536")
 
 
 @dataclass(frozen=True)
-class Optim:
+class Optim(Checked, group="optim"):
     """AdamW with a warm-up and a cosine.
 
     Args:
-        epochs: of dense training (`per_phase`), or of both phases together (`continued`); at least 1.
-        adapt_epochs: of the adaptation after sharing (`per_phase`), at least 0.
+        epochs: of dense training (`per_phase`), or of both phases together (`continued`).
+        adapt_epochs: of the adaptation after sharing (`per_phase`).
         schedule: a whole schedule for each phase, or one over both.
-        prune_at: the share of `epochs` after which dense training stops (`continued`), in (0, 1).
-        lr: peak learning rate, > 0.
-        start_lr, final_lr: learning rate of the first warm-up step and of the last step, >= 0.
-        weight_decay: decoupled, >= 0.
-        batch_size: images a step on the device, at least 1.
-        accumulate: steps whose gradients are averaged before an update, at least 1.
-        warmup: the share of the schedule's updates that warm up, in [0, 1).
+        prune_at: the share of `epochs` after which dense training stops (`continued`).
+        lr: peak learning rate.
+        start_lr, final_lr: learning rate of the first warm-up step and of the last step.
+        weight_decay: decoupled.
+        batch_size: images a step on the device.
+        accumulate: steps whose gradients are averaged before an update.
+        warmup: the share of the schedule's updates that warm up.
         clip: the largest gradient norm; null does not clip.
-        label_smoothing: in [0, 1).
-        mixup: α of the Beta distribution that images are mixed by, at least 0; 0 mixes none.
+        label_smoothing: of the labels in the loss.
+        mixup: α of the Beta distribution that images are mixed by; 0 mixes none.
         optimizer_state: keep AdamW's state of the kept adapters across pruning, or start afresh.
         shared_grad: whether a shared adapter gets the sum or the mean over its sites.
     """
 
-    epochs: int
-    adapt_epochs: int
+    epochs: Epochs
+    adapt_epochs: Annotated[int, Range(0, 1_000_000)]
     schedule: Schedule
-    prune_at: float
-    lr: float
-    start_lr: float
-    final_lr: float
-    weight_decay: float
-    batch_size: int
-    accumulate: int
-    warmup: float
-    clip: float | None
-    label_smoothing: float
-    mixup: float
+    prune_at: Fraction
+    lr: Scale
+    start_lr: Factor
+    final_lr: Factor
+    weight_decay: Factor
+    batch_size: Count
+    accumulate: Count
+    warmup: Annotated[float, Range(0, 1, below=True, about="a share of the schedule")]
+    clip: Annotated[float, Range(0, 1e9, above=True)] | None
+    label_smoothing: Probability
+    mixup: Factor
     optimizer_state: OptimizerState
     shared_grad: SharedGrad
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1")
-        require(self.adapt_epochs >= 0, "optim.adapt_epochs", self.adapt_epochs, "at least 0")
-        require(0 < self.prune_at < 1, "optim.prune_at", self.prune_at, "0 < prune_at < 1")
-        require(self.lr > 0, "optim.lr", self.lr, "above 0")
-        require(self.start_lr >= 0, "optim.start_lr", self.start_lr, "at least 0")
-        require(self.final_lr >= 0, "optim.final_lr", self.final_lr, "at least 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
-        require(self.accumulate >= 1, "optim.accumulate", self.accumulate, "at least 1")
-        require(
-            0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 <= warmup < 1 (a share of the schedule)"
-        )
-        require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or null")
-        require(0 <= self.label_smoothing < 1, "optim.label_smoothing", self.label_smoothing, "0 <= x < 1")
-        require(self.mixup >= 0, "optim.mixup", self.mixup, "at least 0")
+        super().__post_init__()
         if self.schedule is Schedule.continued:
             require(
                 0 < self.dense_epochs < self.epochs,
@@ -265,3 +247,37 @@ class Optim:
     def shared_epochs(self) -> int:
         """Epochs of the adaptation after sharing."""
         return self.epochs - self.dense_epochs if self.schedule is Schedule.continued else self.adapt_epochs
+
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Runtime(Checked, group="runtime"):
+    """Where and how fast; nothing here but `precision` enters a key.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; whether it is there is known when it is used.
+        precision: of the forward pass; adapters and optimizer stay in float32.
+        threads: CPU threads; null takes torch's own choice.
+        workers: processes that decode ahead where decoded images are not kept (`dataset.cache=none`);
+            0 takes threads.
+        store: folder of the artifacts; a relative one counts from where pear was started.
+        processes: that train together; null: as many as `accelerate launch` has started, or 1.
+        tracker: who else is told the metrics of every epoch.
+    """
+
+    device: str
+    precision: Precision
+    threads: Annotated[int, Range(1, 1024)] | None
+    workers: Annotated[int, Range(0, 256)]
+    store: str
+    processes: Annotated[int, Range(1, 1024)] | None
+    tracker: Tracker
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not DEVICE.fullmatch(self.device):
+            raise ConfigError(
+                f'runtime.device = "{self.device}" is unknown; use auto, cpu, cuda, cuda:N or mps'
+            )

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from pear_cli.config.choices import Augment, Caching, Interpolation, Metric, Resize
+from pear_cli.config.range import Checked, Range, Seed
 from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.images import Records
 from pear_cli.data.preparation import CROP_PCT, Preparation
@@ -32,7 +33,7 @@ class Normalization(Enum):
 
 
 @dataclass(frozen=True)
-class Dataset(ABC):
+class Dataset(Checked, ABC, group="dataset"):
     """Labelled images in four splits: train800, val200, train800val200 (the two together) and test.
 
     The names are those of VTAB-1k. For other sizes they mean 80%, 20% and all of the training images.
@@ -41,11 +42,11 @@ class Dataset(ABC):
         name: how results call the dataset; bundled and generated ones are found by it.
         train_split: what training reads, `train800val200`, or `train800` to keep val200 for selection.
         test_split: what evaluation reads, `test`, or `val200` while tuning on train800.
-        split_seed: of the division into train800 and val200, at least 0. It is never the seed of a run,
+        split_seed: of the division into train800 and val200. It is never the seed of a run,
             so runs with different seeds learn from the same images, and it never moves the test set.
         normalization: channel statistics.
         resize: straight to the input's square, or the shorter side first and then the centre.
-        crop_pct: of `resize=crop`, the share of the shorter side that is kept, in (0, 1]; null takes what the
+        crop_pct: of `resize=crop`, the share of the shorter side that is kept; null takes what the
             backbone states.
         interpolation: of the resizing; `backbone` takes what that states.
         augment: what training does to its images; nothing else sees it.
@@ -60,10 +61,10 @@ class Dataset(ABC):
     name: str
     train_split: str = "train800val200"
     test_split: str = "test"
-    split_seed: int = 0
+    split_seed: Seed = 0
     normalization: Normalization = Normalization.backbone
     resize: Resize = Resize.direct
-    crop_pct: float | None = None
+    crop_pct: Annotated[float, Range(0, 1, above=True)] | None = None
     interpolation: Interpolation = Interpolation.bicubic
     augment: Augment = Augment.none
     cache: Caching = Caching.auto
@@ -71,6 +72,7 @@ class Dataset(ABC):
     root: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.name:
             raise ConfigError("dataset.name is empty: give the dataset a name")
         _one_of("train_split", self.train_split, ("train800val200", "train800"))
@@ -80,12 +82,11 @@ class Dataset(ABC):
                 "dataset.test_split = val200 is part of dataset.train_split = train800val200; "
                 "set dataset.train_split=train800"
             )
-        if self.split_seed < 0:
-            raise ConfigError(f"dataset.split_seed = {self.split_seed} is out of range: at least 0")
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise ConfigError(
-                f"dataset.crop_pct = {self.crop_pct} is out of range: 0 < crop_pct <= 1, or null"
-            )
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether `split_seed` decides which images train."""
+        return self.train_split == "train800"
 
     def preparation(self, size: int, stated: Mapping[str, Any] | None = None) -> Preparation:
         """How images become `size` × `size`.

@@ -3,11 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pear_cli.config.range import Fraction, Range
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.images import Labels, Records
 from pear_cli.data.splits import divide, draw
@@ -34,7 +35,7 @@ class Parted(Dataset):
         train_part: name of the part with the training images.
         val_part: name of the one for validation; null where there is none.
         test_part: name of the test images; null where there are none.
-        test_share: the share of the training part that is the test set where there is none, in (0, 1), each
+        test_share: the share of the training part that is the test set where there is none, each
             class in its proportion. The draw has a fixed seed.
 
     Raises:
@@ -42,23 +43,23 @@ class Parted(Dataset):
     """
 
     download: bool = True
-    train_images: int | None = None
+    train_images: Annotated[int, Range(2, 10**9)] | None = None
     train_part: str = "train"
     val_part: str | None = None
     test_part: str | None = "test"
-    test_share: float | None = None
+    test_share: Fraction | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train_images is not None and self.train_images < 2:
-            raise ConfigError(f"dataset.train_images = {self.train_images} is wrong: null or at least 2")
-        if self.test_share is not None and not 0 < self.test_share < 1:
-            raise ConfigError(f"dataset.test_share = {self.test_share} is out of range: 0 < test_share < 1")
         if (self.test_part is None) == (self.test_share is None):
             raise ConfigError(
                 f"dataset.test_part = {self.test_part} and dataset.test_share = {self.test_share}: name the "
                 "part with the test images, or set it to null and say which share of the training part tests"
             )
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.train_images is not None or (self.val_part is None and super().is_drawn)
 
     @abstractmethod
     def part(self, name: str) -> Records:

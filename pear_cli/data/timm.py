@@ -4,8 +4,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pear_cli.config.range import Range
 from pear_cli.data import by_timm, hub_within_reach, places
 from pear_cli.data.condition import Holding
 from pear_cli.data.rows import RowDataset, Rows
@@ -32,7 +33,7 @@ class Timm(RowDataset):
         DataError: the package that timm needs, or the dataset, is neither there nor to be had.
     """
 
-    args: dict[str, Any] = field(default_factory=dict)
+    args: Annotated[dict[str, Any], Range(-(2**63), 2**63 - 1)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

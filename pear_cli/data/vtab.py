@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from pear_cli.config.range import Range
 from pear_cli.data import places
 from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.folder import FileDataset, Listing, existing, folders
@@ -59,7 +60,7 @@ class Vtab(FileDataset):
 
     Args:
         task: folder of the task. The classes of VTAB's 19 are known.
-        num_classes: classes of another task, at least 2. With null they are the labels of the training
+        num_classes: classes of another task. With null they are the labels of the training
             lists, which must then be 0, 1, … without gaps.
 
     Raises:
@@ -71,14 +72,12 @@ class Vtab(FileDataset):
     """
 
     task: str = "cifar"
-    num_classes: int | None = None
+    num_classes: Annotated[int, Range(2, 100_000)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.task:
             raise ConfigError("dataset.task is empty: name the folder of a task below dataset.root")
-        if self.num_classes is not None and self.num_classes < 2:
-            raise ConfigError(f"dataset.num_classes = {self.num_classes} is wrong: null or at least 2")
 
     def _root(self) -> Path:
         return Path(self.root) if self.root else places.home() / "vtab-1k"

@@ -1,77 +1,139 @@
 """What an experiment means: settings without effect replaced, and what has no meaning refused."""
 
-import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 from pear_cli.adapters.cut import HEADED
-from pear_cli.config import choices
-from pear_cli.config import settings as nodes
 from pear_cli.config.choices import (
     Criterion,
     Effect,
     KnowledgeKind,
+    OptimizerState,
     PruneBy,
     Reduction,
+    Resize,
+    Schedule,
     Scope,
     ScoreOf,
     Select,
+    SharedGrad,
     ShareRule,
     Unit,
+    View,
 )
+from pear_cli.config.settings import WITHOUT_DATA, Score, Share
 from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.pruning.knowledge import check
 
 OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 
+UNREAD = Score(Unit.adapter, Criterion.taylor, Reduction.mean_abs, ScoreOf.gate, View.adapter, None, 32)
+PRUNE_AT, START_LR = 0.5, 1e-6
+"""What settings become where nothing reads them: the values that the presets have."""
 
-def normalised(experiment: "Experiment") -> "Experiment":
-    """Replace settings that have no effect, so that equal experiments have equal keys."""
+
+def normalised(experiment: Experiment) -> Experiment:
+    """Replace settings that have no effect, so that equal experiments have equal keys.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
     if experiment.select is Select.val and experiment.dataset.train_split != "train800":
         raise ConfigError(
             "select=val chooses on val200, which "
             f"dataset.train_split={experiment.dataset.train_split} trains on; leave it out, or set "
             "dataset.train_split=train800"
         )
-    changes: dict[str, Any] = {}
-    if experiment.dataset.normalization is not Normalization.backbone:
-        changes["backbone"] = dataclasses.replace(experiment.backbone, mean=None, std=None)
-    if experiment.dataset.resize is choices.Resize.direct and experiment.dataset.crop_pct is not None:
-        changes["dataset"] = dataclasses.replace(experiment.dataset, crop_pct=None)
-    if experiment.prune.ratio == 0:
-        changes["prune"] = dataclasses.replace(
-            experiment.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1
-        )
-        changes["share"] = nodes.Share(ShareRule.none)
-        changes["knowledge"] = dataclasses.replace(experiment.knowledge, kind=KnowledgeKind.none)
-    if experiment.score.criterion is not Criterion.taylor:
-        changes["score"] = dataclasses.replace(
-            experiment.score, reduction=Reduction.mean_abs, of=ScoreOf.gate
-        )
-    kept = changes.get("knowledge", experiment.knowledge)
-    if kept.kind is not KnowledgeKind.lowrank:
-        kept = dataclasses.replace(kept, rank=1)
-    if kept.kind in (KnowledgeKind.none, KnowledgeKind.absorb):
-        kept = dataclasses.replace(kept, beta=1.0, learn_beta=False)
-    changes["knowledge"] = kept
-    if not experiment.prunes and experiment.optim.schedule is choices.Schedule.per_phase:
-        epochs = experiment.optim.epochs + experiment.optim.adapt_epochs
-        changes["optim"] = dataclasses.replace(experiment.optim, epochs=epochs, adapt_epochs=0)
-    result = dataclasses.replace(experiment, **changes)
-    _check_pruning(result)
-    if experiment.prunes or (result.score.unit is not Unit.adapter and result.method.units):
-        _check_unit(result)
+    for rule in (_images, _baseline, _kept, _training):
+        experiment = rule(experiment)
+    _check_pruning(experiment)
+    if experiment.prunes or (experiment.score.unit is not Unit.adapter and experiment.method.units):
+        _check_unit(experiment)
     if experiment.prunes:
-        from pear_cli.pruning.knowledge import check
-
-        check(result.knowledge, result.share.rule, result.method)
-    return result
+        check(experiment.knowledge, experiment.share.rule, experiment.method)
+    return _scored(experiment)
 
 
-def _check_pruning(experiment: "Experiment") -> None:
+def _images(experiment: Experiment) -> Experiment:
+    """What prepares the images, and divides them."""
+    dataset, backbone = experiment.dataset, experiment.backbone
+    if dataset.normalization is not Normalization.backbone:
+        backbone = replace(backbone, mean=None, std=None)
+    if dataset.resize is Resize.direct:
+        dataset = replace(dataset, crop_pct=None)
+    if not dataset.is_drawn:
+        dataset = replace(dataset, split_seed=0)
+    return replace(experiment, dataset=dataset, backbone=backbone, method=experiment.method.normalised())
+
+
+def _baseline(experiment: Experiment) -> Experiment:
+    """At `prune.ratio=0` nothing is pruned, shared or kept."""
+    if experiment.prune.ratio != 0:
+        return experiment
+    prune = replace(experiment.prune, by=PruneBy.count, scope=Scope["global"], steps=1, round_to=1)
+    knowledge = replace(experiment.knowledge, kind=KnowledgeKind.none)
+    return replace(experiment, prune=prune, share=Share(ShareRule.none), knowledge=knowledge)
+
+
+def _kept(experiment: Experiment) -> Experiment:
+    """What a kind of knowledge does not read."""
+    kept = experiment.knowledge
+    if kept.kind is not KnowledgeKind.lowrank:
+        kept = replace(kept, rank=1)
+    if kept.kind in (KnowledgeKind.none, KnowledgeKind.absorb):
+        kept = replace(kept, beta=1.0, learn_beta=False)
+    return replace(experiment, knowledge=kept)
+
+
+def _training(experiment: Experiment) -> Experiment:
+    """What neither phase of training reads."""
+    optim = experiment.optim
+    if optim.warmup == 0:
+        optim = replace(optim, start_lr=START_LR)
+    if optim.shared_epochs == 0 or experiment.share.rule is ShareRule.none:
+        optim = replace(optim, shared_grad=SharedGrad.sum)
+    if optim.shared_epochs == 0:
+        optim = replace(optim, optimizer_state=OptimizerState.keep)
+    if optim.schedule is Schedule.continued:
+        halved = replace(optim, prune_at=PRUNE_AT)
+        at = PRUNE_AT if halved.dense_epochs == optim.dense_epochs else optim.dense_epochs / optim.epochs
+        optim = replace(optim, prune_at=at)
+    elif not experiment.prunes:
+        optim = replace(optim, epochs=optim.epochs + optim.adapt_epochs, adapt_epochs=0)
+    return replace(experiment, optim=optim)
+
+
+def _scored(experiment: Experiment) -> Experiment:
+    """What scoring and choosing do not read; at `prune.ratio=0` no score decides anything."""
+    score, prune, method = experiment.score, experiment.prune, experiment.method
+    if prune.ratio == 0:
+        prune = replace(prune, effect=Effect.adapter)
+        if method.has_units:
+            unit = next(unit for unit in Unit if unit in method.units)
+            return replace(experiment, score=replace(UNREAD, unit=unit), prune=prune)
+        score = replace(UNREAD, unit=score.unit)
+    if score.criterion is not Criterion.taylor:
+        score = replace(score, reduction=UNREAD.reduction, of=UNREAD.of)
+    if score.criterion in WITHOUT_DATA and not _compares(experiment):
+        score = replace(score, batches=UNREAD.batches, batch_size=UNREAD.batch_size)
+    if score.batches == 1 and score.reduction is Reduction.abs_of_sum:
+        score = replace(score, reduction=UNREAD.reduction)
+    if score.unit not in (Unit.adapter, Unit.rank) or (score.unit is Unit.rank and score.of is ScoreOf.up):
+        score = replace(score, of=UNREAD.of)
+    one_slot = score.unit is Unit.head or (score.unit is not Unit.channel and len(method.slots) == 1)
+    if prune.scope is Scope.slot and one_slot:
+        prune = replace(prune, scope=Scope["global"])
+    return replace(experiment, score=score, prune=prune)
+
+
+def _compares(experiment: Experiment) -> bool:
+    """Whether the outputs of adapters are compared on calibration data, whatever the criterion reads."""
+    return experiment.score.unit is Unit.adapter and experiment.share.rule is ShareRule.similar
+
+
+def _check_pruning(experiment: Experiment) -> None:
     """Refuse ways of pruning that the scored units have not, also where a method has no units at all."""
     unit, prune = experiment.score.unit, experiment.prune
     if prune.effect is not Effect.adapter and unit is not Unit.head:
@@ -90,7 +152,7 @@ def _check_pruning(experiment: "Experiment") -> None:
         )
 
 
-def _check_unit(experiment: "Experiment") -> None:
+def _check_unit(experiment: Experiment) -> None:
     """Refuse units that the method has not, or that cannot be shared or kept."""
     unit, known = experiment.score.unit, experiment.method.units
     if unit not in known:

@@ -10,9 +10,9 @@ from pear_cli.store.store import Store
 if TYPE_CHECKING:
     from torch import nn
 
+    from pear_cli.config.settings import Runtime
     from pear_cli.data.dataset import Dataset
     from pear_cli.model.description import Description
-    from pear_cli.runtime import Runtime
 
 
 def load(

@@ -20,8 +20,8 @@ from pear_cli.system.streams import printable
 if TYPE_CHECKING:
     from torch import nn
 
+    from pear_cli.config.settings import Runtime
     from pear_cli.model.description import Description
-    from pear_cli.runtime import Runtime
     from pear_cli.training.devices import Device
 
 BATCH = 32

@@ -102,12 +102,12 @@ def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) 
     Raises:
         ConfigError: it names the key, the value and the remedy.
     """
-    from pear_cli.experiment.experiment import Experiment
+    from pear_cli.experiment.read import read
 
     _check_whole(cfg)
     refuse_environment(cfg)
     _make_absolute(cfg, launched_from)
-    return Experiment.from_config(cfg, words)
+    return read(cfg, words)
 
 
 def dataset(cfg: DictConfig) -> "Dataset":

@@ -4,13 +4,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import Interpolation, Resize, ShareRule, Unit
 from pear_cli.config.node import node, to_node
-from pear_cli.config.settings import Backbone, Knowledge, require
+from pear_cli.config.range import Checked, Range, require
+from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, CorruptArtifact
@@ -18,15 +19,9 @@ from pear_cli.pruning import knowledge as knowledges
 from pear_cli.pruning.mask import Mask
 from pear_cli.store.canonical import canonical, plain
 
-LARGEST = 4096
-"""Pixels of a side of an input."""
-
-MOST = 65536
-"""What depth, width or rank a description may name."""
-
 
 @dataclass(frozen=True)
-class Description:
+class Description(Checked, group="model"):
     """All that rebuilds an adapted model, but its tensors.
 
     Args:
@@ -50,9 +45,9 @@ class Description:
     method: dict[str, Any]
     classes: tuple[str, ...]
     normalization: Normalization
-    size: int
+    size: Annotated[int, Range(1, 4096)]
     resize: Resize
-    crop_pct: float
+    crop_pct: Annotated[float, Range(0, 1, above=True)]
     interpolation: Interpolation
     owners: dict[str, str | None]
     knowledge: Knowledge | None
@@ -61,15 +56,12 @@ class Description:
     timm: str
 
     def __post_init__(self) -> None:
-        require(1 <= self.size <= LARGEST, "model.size", self.size, f"1 to {LARGEST}")
-        require(0 < self.crop_pct <= 1, "model.crop_pct", self.crop_pct, "0 < crop_pct <= 1")
+        super().__post_init__()
         resolved = self.interpolation is not Interpolation.backbone
         require(resolved, "model.interpolation", self.interpolation.value, "bicubic or bilinear")
         require(len(self.classes) >= 2, "model.classes", self.classes, "two or more")
         twice = [name for name, times in Counter(self.classes).items() if times > 1]
         require(not twice, "model.classes", twice, "each class once")
-        nobody = [owner for owner in self.owners.values() if not isinstance(owner, str | None)]
-        require(not nobody, "model.owners", nobody, "an owner is a site, or null")
         if self.mask is not None:
             masked = self.built_method().units & {Unit.head, Unit.rank, Unit.block}
             known = ", ".join(sorted(unit.value for unit in masked)) or "none"
@@ -109,7 +101,6 @@ class Description:
         """
         try:
             _check_harmless(value)
-            _check_numbers([value["backbone"]["args"], value["method"]])
             described = node(value, cls, "model")
             method = to_node(described.built_method(), "lr")
             _check_unchanged(value, described.to_json() | {"method": method})
@@ -140,15 +131,6 @@ def _check_unchanged(given: Any, read: Any, name: str = "model") -> None:
             _check_unchanged(given.get(key), read.get(key), f"{name}.{key}")
     elif canonical(given, name) != canonical(read, name):
         raise ConfigError(f"{name} = {given!r} should be {plain(read)!r}")
-
-
-def _check_numbers(value: Any) -> None:
-    """Refuse numbers that could only exhaust the memory of whoever builds the model."""
-    if isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            _check_numbers(item)
-    elif isinstance(value, int | float) and abs(value) > MOST:
-        raise CorruptArtifact(f"the number {value} is out of range: at most {MOST}")
 
 
 def _check_harmless(description: Any) -> None:

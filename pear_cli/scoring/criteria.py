@@ -118,8 +118,6 @@ CRITERIA: dict[Criterion, Callable[[Probe], Tensor]] = {
     Criterion.random: random,
 }
 
-WITHOUT_DATA = frozenset({Criterion.magnitude, Criterion.group_magnitude, Criterion.random})
-
 _TAYLOR: dict[Reduction, Callable[[Tensor], Tensor]] = {
     Reduction.mean_abs: lambda terms: terms.abs().mean(0),
     Reduction.abs_of_sum: lambda terms: terms.sum(0).abs(),

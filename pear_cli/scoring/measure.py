@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.config.choices import Unit
-from pear_cli.config.settings import Score
+from pear_cli.config.settings import WITHOUT_DATA, Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
-from pear_cli.scoring.criteria import CRITERIA, WITHOUT_DATA, reduce
+from pear_cli.scoring.criteria import CRITERIA, reduce
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.layers import Layer, terms
 from pear_cli.scoring.probe import Calibration, Probe, undisturbed

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from pear_cli.config.choices import Precision
+from pear_cli.config.settings import Runtime
 from pear_cli.errors import ConfigError
-from pear_cli.runtime import Runtime
 from pear_cli.system import processes
 
 

@@ -15,13 +15,12 @@ from pear_cli.adapters.splora import SPLoRA
 from pear_cli.backbone.channels import Group, bare, groups
 from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
-from pear_cli.config.settings import Backbone, Prune
+from pear_cli.config.settings import Backbone, Prune, Runtime
 from pear_cli.model import costs as accounting
 from pear_cli.model import merge as merging
 from pear_cli.model import model as models
 from pear_cli.pruning.choose import choose
 from pear_cli.pruning.mask import Mask
-from pear_cli.runtime import Runtime
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import channels
 from pear_cli.training import engine

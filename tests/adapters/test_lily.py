@@ -14,7 +14,7 @@ from pear_cli.adapters.linear import LinearProbe
 from pear_cli.config.node import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.model import model as models
 from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform
@@ -266,11 +266,11 @@ def test_running_statistics_of_an_owner_are_over_all_its_sites():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank": 0}, r"method\.rank = 0 is out of range: at least 1"),
-        ({"scale": 0.0}, r"method\.scale = 0\.0 is out of range: above 0"),
-        ({"experts": 0}, r"method\.experts = 0 is out of range: at least 1"),
+        ({"rank": 0}, r"method\.rank = 0 is out of range: 1 to 65536"),
+        ({"scale": 0.0}, r"method\.scale = 0\.0 is out of range: 0 < scale <= 10000"),
+        ({"experts": 0}, r"method\.experts = 0 is out of range: 1 to 1024"),
         ({"experts": 1}, r"method\.experts = 1 .* at least 2.* needs method\.monoscale=true"),
-        ({"stride": 0}, r"method\.stride = 0 is out of range: at least 1, or null"),
+        ({"stride": 0}, r"method\.stride = 0 is out of range: 1 to 65536, or null"),
         ({"slots": ()}, r"method\.slots is empty"),
         (
             {"monoscale": True, "router_stats": RouterStats.running},
@@ -295,11 +295,11 @@ TINY += ("method.rank=2", "method.stride=3", "score.batches=2", "score.criterion
 def experiment(*overrides):
     search = f"hydra.searchpath=[file://{TESTS / 'configs'}]"
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        return Experiment.from_config(compose("config", [search, *TINY, "optim.epochs=2", *overrides]))
+        return read(compose("config", [search, *TINY, "optim.epochs=2", *overrides]))
 
 
 def test_router_stats_that_are_unknown_are_an_error():
-    with pytest.raises(ConfigError, match=r"method\.router_stats: .*'mean'.*batch, running"):
+    with pytest.raises(ConfigError, match=r'method\.router_stats = "mean" is unknown; use batch, running\'):
         experiment("method.router_stats=mean")
 
 

@@ -105,7 +105,7 @@ def test_the_taylor_term_over_up_is_that_of_a_gate_and_over_all_twice_that_at_de
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth": 3}, "method.depth = 3 is out of range: even and at least 2"),
+        ({"depth": 3}, "method.depth = 3 is out of range: even"),
         ({"depth": 0}, "method.depth = 0 is out of range"),
         ({"depth": -2}, "method.depth = -2 is out of range"),
         ({"slots": ("attn.q", "mlp")}, "use mlp.fc1 or mlp.fc2"),

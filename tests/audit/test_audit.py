@@ -17,7 +17,7 @@ from pear_cli.audit.perform import ROWS, audit
 from pear_cli.backbone import build as backbones
 from pear_cli.config.node import config_dir
 from pear_cli.config.settings import Backbone
-from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.launch.composing import composed
 from pear_cli.model import merge as merging
 from pear_cli.model import model as models
@@ -31,7 +31,7 @@ AT_WORK = ["gradients", "batch", "saved", "merged", "trained", "stored"]
 
 
 def audited(*words: str) -> dict[str, Finding]:
-    return dict(audit(Experiment.from_config(composed([*TINY, *words], CONFIGS))))
+    return dict(audit(read(composed([*TINY, *words], CONFIGS))))
 
 
 def failed(found: dict[str, Finding]) -> set[str]:

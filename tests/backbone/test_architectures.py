@@ -30,7 +30,7 @@ from pear_cli.backbone.sites import (
 )
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.model import model as models
 from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all
@@ -374,7 +374,7 @@ def test_a_whole_run_trains_shares_and_adapts(name, method, store, tmp_path):
     tiny["backbone"] |= {"name": name, "args": SMALL[name], "weights": str(weights)}
     tiny["method"] |= method
     tiny["optim"] |= {"epochs": 1, "adapt_epochs": 1}
-    outcomes = perform_all(Experiment.from_config(OmegaConf.create(tiny)), store)
+    outcomes = perform_all(read(OmegaConf.create(tiny)), store)
     checkpoint, adapt, evaluation = (outcome.artifact for outcome in outcomes[3:])
     _, description = load_model(adapt)
     owners = description.owners

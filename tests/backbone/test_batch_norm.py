@@ -17,8 +17,8 @@ from pear_cli.backbone.widths import Side
 from pear_cli.config.choices import BatchNorm
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.lineage import Lineage
+from pear_cli.experiment.read import read
 from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
@@ -46,7 +46,7 @@ WORDS = (
 
 
 def experiment(*words):
-    return Experiment.from_config(composed([*WORDS, *words]))
+    return read(composed([*WORDS, *words]))
 
 
 def statistics(model):

@@ -33,7 +33,7 @@ def test_a_group_inside_a_node_is_a_node_itself():
     ("change", "message"),
     [
         ({"inner": None}, "x.inner is None; it must be a group of settings"),
-        ({"inner": {"size": "a"}}, "x.inner.size: Value 'a' of type 'str' could not be converted to Integer"),
+        ({"inner": {"size": "a"}}, "x.inner.size = a is not a whole number"),
         ({"other": {"sise": 2}}, "x.other has no setting 'sise'; did you mean \"size\"? settings: size"),
         ({"names": "a"}, "x.names = a is not a list; write [a] with its brackets"),
         ({"names": [["a"]]}, "x.names = [['a']] is not a plain list of single values"),

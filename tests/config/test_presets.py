@@ -11,6 +11,7 @@ from pear_cli.config.node import config_dir
 from pear_cli.config.settings import OF_CHANNELS
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import GROUPS, Experiment
+from pear_cli.experiment.read import read
 
 CONF = config_dir()
 PRESETS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/*.yaml"))]
@@ -30,7 +31,7 @@ def composed(*overrides: str):
 
 
 def built(*overrides: str) -> Experiment:
-    return Experiment.from_config(composed(*overrides))
+    return read(composed(*overrides))
 
 
 def test_the_root_has_the_groups_of_an_experiment_and_no_others():

@@ -182,7 +182,7 @@ def photographs(home: Path) -> None:
 
 def compose(words: list[str]) -> None:
     """Compose and validate a command line, of a sweep the first and the last job, without running it."""
-    from pear_cli.experiment.experiment import Experiment
+    from pear_cli.experiment.read import read
     from pear_cli.launch import jobs
     from pear_cli.launch import launch as hydra_app
     from pear_cli.launch.composing import compositions, grid, opened, single
@@ -197,7 +197,7 @@ def compose(words: list[str]) -> None:
     found = grid(flags, overrides)[0] if is_multirun(flags, overrides) else (single(overrides),)
     assert found
     for _, config in compositions(flags, overrides, {found[0], found[-1]}):
-        Experiment.from_config(config)
+        read(config)
 
 
 def like(shown: str, said: str) -> bool:

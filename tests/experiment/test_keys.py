@@ -159,10 +159,10 @@ def test_seed_of_the_score_matters_only_to_the_random_criterion(make):
 
 def test_keys_need_neither_torch_nor_timm(tmp_path):
     code = (
-        "import sys; from pear_cli.experiment.experiment import Experiment; from omegaconf import OmegaConf\n"
+        "import sys; from pear_cli.experiment.read import read; from omegaconf import OmegaConf\n"
         "import runpy\n"
         f"m = runpy.run_path({str(Path(__file__).parent.parent / 'conftest.py')!r})\n"
-        "print(Experiment.from_config(OmegaConf.create(m['TINY'])).plan['eval'].key)\n"
+        "print(read(OmegaConf.create(m['TINY'])).plan['eval'].key)\n"
         "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules), 'heavy'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

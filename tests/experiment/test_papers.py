@@ -17,6 +17,7 @@ from pear_cli.config.node import config_dir
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.vtab import Vtab
 from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.model import model as models
 from pear_cli.stages.perform import perform_all
 from pear_cli.store.store import Store
@@ -42,7 +43,7 @@ THIN = [
 
 def built(*overrides: str) -> Experiment:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return Experiment.from_config(compose("config", list(overrides)))
+        return read(compose("config", list(overrides)))
 
 
 def small(name: str, *overrides: str) -> Experiment:

@@ -191,11 +191,11 @@ def test_the_process_is_as_before_after_a_launch(pear, quiet, monkeypatch):
 def test_relative_folders_count_from_where_pear_was_started(pear, quiet, monkeypatch, tmp_path):
     seen = {}
 
-    def from_config(cfg, overrides):
+    def read(cfg, overrides):
         seen.update(store=cfg.runtime.store, root=cfg.dataset.root, overrides=overrides)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.experiment.Experiment.from_config", from_config)
+    monkeypatch.setattr("pear_cli.experiment.read.read", read)
     pear("train", *quiet, "hydra.job.chdir=true", "runtime.store=my/store", "dataset.root=../images")
     assert seen["store"] == str(tmp_path / "my" / "store")
     assert seen["root"] == str(tmp_path.parent / "images")
@@ -323,7 +323,7 @@ def test_jobs_in_other_processes_leave_stdout_alone(tmp_path):
     assert [Path(path).parent.name for path in done.stdout.splitlines()] == ["train", "train"]
     assert done.stderr.splitlines() == [
         "job  overrides  error",
-        "  1  seed=-1    seed = -1 is out of range: a whole number, at least 0",
+        "  1  seed=-1    seed = -1 is out of range: 0 to 18446744073709551615",
         "pear train: 1 of 3 jobs failed",
     ]
 
@@ -331,11 +331,11 @@ def test_jobs_in_other_processes_leave_stdout_alone(tmp_path):
 def test_frozen_weights_of_ones_own_count_from_where_pear_was_started(pear, quiet, monkeypatch, tmp_path):
     seen = []
 
-    def from_config(cfg, words):
+    def read(cfg, words):
         seen.append(cfg.backbone.weights)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.experiment.Experiment.from_config", from_config)
+    monkeypatch.setattr("pear_cli.experiment.read.read", read)
     (tmp_path / "my.safetensors").touch()
     for weights in ("my.safetensors", "pear_mini", "absent.safetensors"):
         pear("train", *quiet, f"backbone.weights={weights}")

@@ -7,6 +7,7 @@ import os
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from pear_cli.backbone import build as backbone
@@ -18,7 +19,7 @@ from pear_cli.data.timm import Timm
 from pear_cli.data.torchvision_parts import family
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
 from pear_cli.launch.composing import composed
-from pear_cli.model.description import MOST, Description
+from pear_cli.model.description import Description
 from pear_cli.stages.job import load_model
 from pear_cli.store import artifact as artifacts
 from pear_cli.store import sweeps
@@ -143,7 +144,7 @@ def test_nothing_is_written_behind_a_link(store, outside):
     [
         (lambda d: d["backbone"]["args"].update(depth=10**9), "out of range"),
         (lambda d: d["backbone"]["args"].update(sizes=[1, {"a": -(10**9)}]), "out of range"),
-        (lambda d: d["method"].update(rank=MOST + 1), "out of range"),
+        (lambda d: d["method"].update(rank=65537), "out of range"),
         (lambda d: d.update(size=10**6), "out of range"),
         (lambda d: d["backbone"]["args"].update(checkpoint_path="/x.pth"), "is refused"),
         (lambda d: d["backbone"]["args"].update(pretrained_cfg={"file": "/x"}), "is refused"),
@@ -187,7 +188,7 @@ def test_a_model_larger_than_the_memory_is_an_error_before_it_is_filled(monkeypa
             patch.setattr(backbone, name, most)
             with pytest.raises(ConfigError, match="does not fit into the"):
                 backbone.build(TINY, 2)
-    huge = dataclasses.replace(TINY, args={**TINY.args, "embed_dim": MOST, "depth": MOST})
+    huge = dataclasses.replace(TINY, args={**TINY.args, "embed_dim": 65536, "depth": 65536})
     with pytest.raises(ConfigError, match=r"timm cannot make|does not fit into the"):
         backbone.build(huge, 2)
     backbone.build(TINY, 2)  # the watch over it has ended
@@ -210,7 +211,7 @@ def test_datasets_whose_files_are_pickles_are_refused():
         family("LSUN")
     preset = composed(["dataset=timm", "dataset.name=folder", "dataset.args.class_map=names.pkl"]).dataset
     with pytest.raises(ConfigError, match="is no pickle"):
-        node({**preset, "train_split": "train800"}, Timm, "dataset")
+        node(OmegaConf.merge(preset, {"train_split": "train800"}), Timm, "dataset")
 
 
 def test_names_are_no_commands_to_a_terminal(capsys, monkeypatch):

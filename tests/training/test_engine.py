@@ -12,11 +12,10 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 
 from pear_cli.config.choices import Augment, OptimizerState, Precision, Schedule, SharedGrad, Tracker
-from pear_cli.config.settings import Optim
+from pear_cli.config.settings import Optim, Runtime
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.images import Images
 from pear_cli.errors import ConfigError
-from pear_cli.runtime import Runtime
 from pear_cli.training import engine
 
 OPTIM = Optim(

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from pear_cli.errors import ConfigError, DataError, PearError
 from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.read import read
 from pear_cli.launch import several
 from pear_cli.stages.perform import perform, perform_all
 from pear_cli.stages.train import check_team
@@ -65,7 +66,7 @@ def experiment(changes) -> Experiment:
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     if not cfg.method.slots or cfg.method == LILY:
         cfg.share.rule = cfg.knowledge.kind = "none"
-    return Experiment.from_config(cfg)
+    return read(cfg)
 
 
 def lead(store: Store) -> None:
@@ -213,7 +214,7 @@ def followed(folder, name):
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        ("runtime.processes=0", "runtime.processes = 0 is out of range: at least 1"),
+        ("runtime.processes=0", "runtime.processes = 0 is out of range: 1 to 1024"),
         ("runtime.processes=2 runtime.device=cuda", "need a GPU each, but this machine has"),
         ("runtime.processes=2 runtime.device=cuda:1", "choose their own GPUs"),
         (
