@@ -12,7 +12,7 @@ from typing import Any
 
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.build import weights_hash
-from pear_cli.config.choices import Criterion, Phase, Schedule, Select, Unit
+from pear_cli.config.choices import Criterion, Phase, Reduction, Schedule, ScoreOf, Select, Unit, View
 from pear_cli.config.node import to_node
 from pear_cli.config.range import Checked, Seed
 from pear_cli.config.settings import Backbone, Knowledge, Optim, Prune, Runtime, Score, Share
@@ -25,6 +25,9 @@ NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 
 IN_THE_HASH = ("pretrained", "weights", "seed")
 """Settings of a backbone that the hash of its weights stands for."""
+
+USUAL = Score(Unit.adapter, Criterion.taylor, Reduction.mean_abs, ScoreOf.gate, View.adapter, None, 32)
+"""What settings of scoring become where nothing reads them: the values of the default preset."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ class Experiment(Checked):
             return Step(of_round(name, i, self.prune.steps), stage, config, inputs, data, dense.backbone, i)
 
         start = {"train": trained, **before}
-        score = step("score", "score", self._scoring(), start, self.dataset.train_split)
+        score = step("score", "score", self._scoring(self.score), start, self.dataset.train_split)
+        if self.prune.ratio == 0:  # whatever the scores are, nothing goes
+            usual = self._scoring(dataclasses.replace(USUAL, unit=self.score.unit))
+            score = dataclasses.replace(score, alike=dataclasses.replace(score, config=usual))
         pruning = {"prune": self.pruning(i), "share": self.share}
         choice = step("prune-share", "prune-share", pruning, {"score": score})
         made_of = {"train": trained, "score": score, "prune-share": choice}
@@ -141,9 +147,9 @@ class Experiment(Checked):
             **self._training(Phase.dense),
         }
 
-    def _scoring(self) -> dict[str, Any]:
-        seed = {"seed": self.seed} if self.score.criterion is Criterion.random else {}
-        return {"score": self.score, **self._precision, **seed}
+    def _scoring(self, score: Score) -> dict[str, Any]:
+        seed = {"seed": self.seed} if score.criterion is Criterion.random else {}
+        return {"score": score, **self._precision, **seed}
 
     def _adapting(self, round: int) -> dict[str, Any]:
         """What the adaptation of a round depends on, beside its checkpoint."""

@@ -19,17 +19,15 @@ from pear_cli.config.choices import (
     SharedGrad,
     ShareRule,
     Unit,
-    View,
 )
-from pear_cli.config.settings import WITHOUT_DATA, Score, Share
+from pear_cli.config.settings import WITHOUT_DATA, Share
 from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError
-from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.experiment import USUAL, Experiment
 from pear_cli.pruning.knowledge import check
 
 OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 
-UNREAD = Score(Unit.adapter, Criterion.taylor, Reduction.mean_abs, ScoreOf.gate, View.adapter, None, 32)
 PRUNE_AT, START_LR = 0.5, 1e-6
 """What settings become where nothing reads them: the values that the presets have."""
 
@@ -106,22 +104,21 @@ def _training(experiment: Experiment) -> Experiment:
 
 
 def _scored(experiment: Experiment) -> Experiment:
-    """What scoring and choosing do not read; at `prune.ratio=0` no score decides anything."""
+    """What scoring and choosing do not read; at `prune.ratio=0` all units are alike."""
     score, prune, method = experiment.score, experiment.prune, experiment.method
     if prune.ratio == 0:
         prune = replace(prune, effect=Effect.adapter)
-        if method.has_units:
-            unit = next(unit for unit in Unit if unit in method.units)
-            return replace(experiment, score=replace(UNREAD, unit=unit), prune=prune)
-        score = replace(UNREAD, unit=score.unit)
+        unit = next(unit for unit in Unit if unit in method.units) if method.has_units else score.unit
+        if unit is not score.unit:
+            score = replace(USUAL, unit=unit, batches=score.batches, batch_size=score.batch_size)
     if score.criterion is not Criterion.taylor:
-        score = replace(score, reduction=UNREAD.reduction, of=UNREAD.of)
+        score = replace(score, reduction=USUAL.reduction, of=USUAL.of)
     if score.criterion in WITHOUT_DATA and not _compares(experiment):
-        score = replace(score, batches=UNREAD.batches, batch_size=UNREAD.batch_size)
+        score = replace(score, batches=USUAL.batches, batch_size=USUAL.batch_size)
     if score.batches == 1 and score.reduction is Reduction.abs_of_sum:
-        score = replace(score, reduction=UNREAD.reduction)
+        score = replace(score, reduction=USUAL.reduction)
     if score.unit not in (Unit.adapter, Unit.rank) or (score.unit is Unit.rank and score.of is ScoreOf.up):
-        score = replace(score, of=UNREAD.of)
+        score = replace(score, of=USUAL.of)
     one_slot = score.unit is Unit.head or (score.unit is not Unit.channel and len(method.slots) == 1)
     if prune.scope is Scope.slot and one_slot:
         prune = replace(prune, scope=Scope["global"])

@@ -24,6 +24,7 @@ class Step:
         data: fingerprint of each data split that it reads.
         backbone: hash of the frozen weights.
         round: which of the `prune.steps` rounds it belongs to, from 1.
+        alike: a step whose result would do as well for the steps that follow, whose keys name it instead.
     """
 
     name: str
@@ -33,10 +34,11 @@ class Step:
     data: Mapping[str, str]
     backbone: str
     round: int = 1
+    alike: "Step | None" = None
 
     @cached_property
     def key(self) -> str:
-        inputs = {name: step.key for name, step in self.inputs.items()}
+        inputs = {name: (step.alike or step).key for name, step in self.inputs.items()}
         return make_key(self.stage, VERSIONS[self.stage], self.config, inputs, dict(self.data), self.backbone)
 
 

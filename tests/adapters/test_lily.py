@@ -299,7 +299,7 @@ def experiment(*overrides):
 
 
 def test_router_stats_that_are_unknown_are_an_error():
-    with pytest.raises(ConfigError, match=r'method\.router_stats = "mean" is unknown; use batch, running\'):
+    with pytest.raises(ConfigError, match=r'method\.router_stats = "mean" is unknown; use batch, running'):
         experiment("method.router_stats=mean")
 
 
