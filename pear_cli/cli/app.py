@@ -1,7 +1,6 @@
 """The command line: Typer commands, nothing else."""
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pear_cli.cli import artifacts, data, experiments, reports, sweeps
 from pear_cli.cli.options import complain
 from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
-from pear_cli.system import processes
+from pear_cli.system import processes, signals
 
 app = typer.Typer(
     name="pear",
@@ -45,7 +44,7 @@ app = typer.Typer(
     pear report dataset=mnist5k   a page that compares it
 
     Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
-    config is wrong, 2 usage, 130 interrupted. PEAR_TRACEBACK=1 shows the traceback of an error.
+    config is wrong, 2 usage, 130 interrupted (143 by TERM, 129 by HUP). PEAR_TRACEBACK=1 shows the traceback of an error.
     """,
 )
 app.add_typer(experiments.app)
@@ -99,15 +98,16 @@ def perform(words: Sequence[str]) -> int:
 def main() -> None:
     """Run pear as a program."""
     if processes.launched():
-        processes.end_with_launcher()
+        signals.end_with(os.getppid())  # the launcher; they are in different sessions
     if not processes.is_main():
         from pear_cli.stages.follower import serve
 
         processes.leave(serve())
-    code = perform(sys.argv[1:])
+    signals.install(told_by_parent=processes.launched_by_pear())
+    code = signals.exit_code(perform(sys.argv[1:]))
     if code == 0:  # otherwise their launcher ends the others
         processes.team().dismiss()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; to end Python takes torch a moment
+    signals.ignore()  # all is done; to end Python takes torch a moment
     if processes.launched():
         processes.leave(code)
     sys.exit(code)

@@ -5,6 +5,7 @@ a launcher it may run in another process, and whoever started it reads the file.
 """
 
 import json
+import multiprocessing
 import os
 import time
 import traceback
@@ -23,6 +24,7 @@ from pear_cli.config.node import refuse_environment
 from pear_cli.errors import ConfigError, PearError
 from pear_cli.launch.work import Record, Work, checking, evaluating, performing, slots
 from pear_cli.store.sweeps import RESULT, STOPPED, held
+from pear_cli.system import signals
 from pear_cli.system.streams import LOG, is_elsewhere, stderr_to, stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     assert isinstance(overrides, list)
     number = hydra.job.num if sweep is not None else None
     record: Record = {"command": command, "job": number, "overrides": overrides}
+    if (parent := multiprocessing.parent_process()) is not None:  # of joblib's; other launchers end theirs
+        signals.end_with(parent.pid)
     told = stderr_to(folder / LOG) if is_elsewhere() else nullcontext()
     with told, stdout_to_stderr(), held(folder):
         (folder / RESULT).unlink(missing_ok=True)

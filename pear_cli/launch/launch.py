@@ -3,6 +3,7 @@
 import io
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,8 @@ from pear_cli.launch.results import complain, report
 from pear_cli.launch.sweep.multirun import Multirun, is_multirun
 from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current
 from pear_cli.launch.work import Record
-from pear_cli.system import progress
+from pear_cli.store.store import Store
+from pear_cli.system import progress, signals
 from pear_cli.system.streams import PARENT, QUIET, stdout_to_stderr, this_process, until_closed
 
 __all__ = ["Asked", "Folders", "complete", "composed", "launch", "presets"]
@@ -136,6 +138,8 @@ def _launch(
     records = under_way.ledger.records(jobs or (), complete=code != INTERRUPTED)
     report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
+        if multirun is not None and not multirun.here and multirun.store is not None:
+            Store(multirun.store).remove_leftovers()  # of processes that its launcher has killed
         complain(command, _interrupted(under_way, records))
     elif code == DONE and any("error" in record for record in records):
         code = FAILED
@@ -151,6 +155,9 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         under_way.kept = tuple(getattr(stop, "__notes__", ()))
         return INTERRUPTED
     except SystemExit as end:
+        if end.code == signal.SIGTERM:  # Ray has put a handler of its own in the place of pear's
+            signals.received(signal.SIGTERM)
+            return INTERRUPTED
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except JobFailed:
         return FAILED

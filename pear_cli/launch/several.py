@@ -17,7 +17,7 @@ from pear_cli.launch.composing import Flags, Job, compositions, grid, single
 from pear_cli.launch.jobs import experiment_of
 from pear_cli.launch.results import complain
 from pear_cli.launch.sweep.multirun import Multirun
-from pear_cli.system import processes, progress
+from pear_cli.system import processes, progress, signals
 from pear_cli.system.threads import cores
 
 TRAINING = ("run", "train")
@@ -113,13 +113,10 @@ def start(command: str, words: Sequence[str], count: int, quiet: bool) -> int:
         _accelerate_launch(count, threads, words)
     except ChildFailedError as error:
         return _tell(command, {rank: each.exitcode for rank, each in error.failures.items()}, count)
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            return INTERRUPTED  # the main process has said so
-        signal.signal(error.sigval, signal.SIG_DFL)
-        os.kill(os.getpid(), error.sigval)
+    except SignalException:
+        return INTERRUPTED  # the main process has said so
     except KeyboardInterrupt:
-        complain(command, "interrupted before it began")
+        complain(command, "interrupted before it began; the same command begins again")
         return INTERRUPTED
     finally:
         logging.disable(logging.NOTSET)
@@ -128,6 +125,7 @@ def start(command: str, words: Sequence[str], count: int, quiet: bool) -> int:
 
 def _accelerate_launch(count: int, threads: int, words: Sequence[str]) -> None:
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
 
     settings: dict[str, Any] = {
         "num_processes": count,
@@ -142,6 +140,8 @@ def _accelerate_launch(count: int, threads: int, words: Sequence[str]) -> None:
     # The launcher that `--multi_gpu` names starts processes on a CPU just as well.
     parsed = launch_command_parser().parse_args([*given, "--multi_gpu", "--module", "pear_cli"])
     parsed.training_script_args = list(words)
+    os.environ[processes.SIGNALS] = ""
+    signals.raising(lambda: SignalException("told to end", signal.SIGINT))  # torch passes INT on to the processes
     launch_command(parsed)
 
 

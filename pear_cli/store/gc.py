@@ -134,7 +134,7 @@ def collect(
             is unknown.
     """
     locks = sorted((store.root / ".locks").glob("*.lock"))
-    items = list(_collect_leftovers(store, dry_run, older_than))
+    items = list(leftovers(store, dry_run, older_than))
     items += [_delete("quarantined", path, dry_run) for path in sorted((store.root / QUARANTINE).glob("*"))]
     present = {folder.name for folder in store.folders()}
     damaged = list(_collect_damaged(store, dry_run, on_error)) if verify else []
@@ -162,7 +162,13 @@ def stale_drafts(folder: Path, key: str) -> list[Path]:
     return [draft for draft in drafts if not draft.name.endswith(UNLOCKED) or _age(draft) > UNLOCKED_SECONDS]
 
 
-def _collect_leftovers(store: "Store", dry_run: bool, older_than: float | None) -> Iterator[Item]:
+def leftovers(store: "Store", dry_run: bool = False, older_than: float | None = None) -> Iterator[Item]:
+    """Remove drafts that nobody writes any more, and workspaces whose artifact is there or that are too old.
+
+    Args:
+        dry_run: only yield what would be removed.
+        older_than: age in seconds from which a workspace is too old; None for none.
+    """
     limit = float("inf") if older_than is None else older_than
     leftovers = [path for path in store.root.glob("*/.*") if STAGE.fullmatch(path.parent.name)]
     keys = {(path.parent, match[1]) for path in leftovers if (match := LEFTOVER.fullmatch(path.name))}

@@ -239,6 +239,12 @@ class Store:
         self._refuse_links()
         return housekeeping.remove(self, path, recursive, on_error)
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left unfinished, except for progress that can be resumed."""
+        self._refuse_links()
+        for _ in housekeeping.leftovers(self):
+            pass
+
     def collect(
         self,
         *,

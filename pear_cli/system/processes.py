@@ -9,8 +9,6 @@ import functools
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
 
 NUMBERED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 """What a launcher sets for each process; torch.distributed reads it too."""
+
+SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
+"""Which signals torch's launcher takes from the process that it runs in: none where that is pear."""
 
 FOREVER = timedelta(days=365)  # the main process may evaluate, or wait for a lock, for as long as that takes
 END = "end"
@@ -243,21 +244,14 @@ def launched() -> bool:
     return all(name in os.environ for name in NUMBERED) and os.environ["WORLD_SIZE"] != "1"
 
 
+def launched_by_pear() -> bool:
+    """Whether that launcher is a pear, which ends the others by TERM when one has ended, and by INT when told to."""
+    return launched() and os.environ.get(SIGNALS) == ""
+
+
 def is_main() -> bool:
     """Whether this process is the one that reads the command line."""
     return not launched() or os.environ["RANK"] == "0"
-
-
-def end_with_launcher() -> None:
-    """End this process when its launcher does, however that comes; they are in different sessions."""
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def leave(code: int) -> NoReturn:
