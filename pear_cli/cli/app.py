@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pear_cli.cli import artifacts, data, experiments, reports, sweeps
 from pear_cli.cli.options import complain
@@ -15,8 +16,23 @@ from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system import processes, signals
 
+INTERRUPTED = "interrupted; nothing is half-written, and the same command does what is missing"
+
+
+class Commands(TyperGroup):
+    """All of pear: a command that is interrupted and has not said so ends with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain(ctx.invoked_subcommand, INTERRUPTED)
+            raise
+
+
 app = typer.Typer(
     name="pear",
+    cls=Commands,
     rich_markup_mode=None,
     suggest_commands=False,
     pretty_exceptions_enable=False,
@@ -44,7 +60,8 @@ app = typer.Typer(
     pear report dataset=mnist5k   a page that compares it
 
     Results go to stdout, one line a job; all else to stderr. Exit codes: 0 done, 1 a job failed or the
-    config is wrong, 2 usage, 130 interrupted (143 by TERM, 129 by HUP). PEAR_TRACEBACK=1 shows the traceback of an error.
+    config is wrong, 2 usage, 130 interrupted (by TERM 143, by HUP 129). PEAR_TRACEBACK=1 shows the
+    traceback of an error.
     """,
 )
 app.add_typer(experiments.app)
@@ -86,6 +103,9 @@ def perform(words: Sequence[str]) -> int:
     except typer.TyperException as error:
         complain(command, error.format_message())
         return error.exit_code
+    except KeyboardInterrupt:
+        complain(command, INTERRUPTED)
+        return signals.INTERRUPTED
     except Exception as error:
         from pear_cli.launch.jobs import describe
 
@@ -103,7 +123,7 @@ def main() -> None:
         from pear_cli.stages.follower import serve
 
         processes.leave(serve())
-    signals.install(told_by_parent=processes.launched_by_pear())
+    signals.raising(signals.Interrupted)
     code = signals.exit_code(perform(sys.argv[1:]))
     if code == 0:  # otherwise their launcher ends the others
         processes.team().dismiss()

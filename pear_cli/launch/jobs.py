@@ -149,7 +149,7 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
     assert isinstance(overrides, list)
     number = hydra.job.num if sweep is not None else None
     record: Record = {"command": command, "job": number, "overrides": overrides}
-    if (parent := multiprocessing.parent_process()) is not None:  # of joblib's; other launchers end theirs
+    if parent := multiprocessing.parent_process():  # of joblib's; other launchers end theirs
         signals.end_with(parent.pid)
     told = stderr_to(folder / LOG) if is_elsewhere() else nullcontext()
     with told, stdout_to_stderr(), held(folder):

@@ -156,7 +156,7 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         return INTERRUPTED
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # Ray has put a handler of its own in the place of pear's
-            signals.received(signal.SIGTERM)
+            signals.note(signal.SIGTERM)
             return INTERRUPTED
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except JobFailed:

@@ -113,7 +113,8 @@ def start(command: str, words: Sequence[str], count: int, quiet: bool) -> int:
         _accelerate_launch(count, threads, words)
     except ChildFailedError as error:
         return _tell(command, {rank: each.exitcode for rank, each in error.failures.items()}, count)
-    except SignalException:
+    except SignalException as error:
+        signals.note(error.sigval)
         return INTERRUPTED  # the main process has said so
     except KeyboardInterrupt:
         complain(command, "interrupted before it began; the same command begins again")
@@ -140,8 +141,10 @@ def _accelerate_launch(count: int, threads: int, words: Sequence[str]) -> None:
     # The launcher that `--multi_gpu` names starts processes on a CPU just as well.
     parsed = launch_command_parser().parse_args([*given, "--multi_gpu", "--module", "pear_cli"])
     parsed.training_script_args = list(words)
-    os.environ[processes.SIGNALS] = ""
-    signals.raising(lambda: SignalException("told to end", signal.SIGINT))  # torch passes INT on to the processes
+    parsed.signals_to_handle = os.environ[processes.SIGNALS] = ""
+    signals.raising(
+        lambda: SignalException("told to end", signal.SIGINT)
+    )  # torch passes INT on to the processes
     launch_command(parsed)
 
 

@@ -1,7 +1,6 @@
 """What the processes beside the main one do: they train when it does, and wait."""
 
 import os
-import signal
 import time
 
 from pear_cli.stages.job import Task
@@ -14,7 +13,6 @@ PATIENCE = 60.0  # seconds in which a launcher ends what is left of a job
 
 def serve() -> int:
     """Carry out what the main process orders until it has no more; return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the main process tells of an interruption
     os.environ[QUIET] = "1"
     os.dup2(2, 1)
     team = processes.team()

@@ -245,7 +245,7 @@ def launched() -> bool:
 
 
 def launched_by_pear() -> bool:
-    """Whether that launcher is a pear, which ends the others by TERM when one has ended, and by INT when told to."""
+    """Whether that launcher is a pear: TERM then means that another process has ended, INT an interruption."""
     return launched() and os.environ.get(SIGNALS) == ""
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -15,59 +16,75 @@ INTERRUPTED = 128 + signal.SIGINT
 TOGETHER = 5.0  # seconds: a terminal that closes sends HUP, and so does its shell
 GRACE = 5.0  # seconds in which an interrupted process removes its drafts
 
-Stop = Callable[[], BaseException]
+
+class Interrupted(KeyboardInterrupt):
+    """Raised by these signals. Python remembers a plain KeyboardInterrupt in `exec`,
+    and dies of it in the end."""
 
 
 class _Ending:
     """How this process was told to end.
 
     Args:
-        stop: makes what the first signal raises.
+        stop: makes what the first signal raises; None ends the process at once.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Callable[[], BaseException] | None = None) -> None:
         self.stop, self.number, self.at = stop, 0, 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.number:
-            self.number, self.at = number, time.monotonic()
+        first = not self.number
+        self.number = self.number or number
+        if self.stop is None:
+            _leave(self.number, "interrupted before it began")
+        elif first:
+            self.at = time.monotonic()
             raise self.stop()
-        if number == signal.SIGINT or time.monotonic() - self.at > TOGETHER:
-            os._exit(128 + self.number)  # asked again: what others are left with, they find by themselves
+        elif number == signal.SIGINT or time.monotonic() - self.at > TOGETHER:
+            _leave(self.number, "ended at once; the same command resumes from what is finished")
 
 
-_ending = _Ending(KeyboardInterrupt)
+_ending = _Ending()
+
+
+def _leave(number: int, message: str) -> None:
+    with suppress(OSError):
+        os.write(2, f"pear: {message}\n".encode())
+    os._exit(128 + number)
 
 
 def install(*, told_by_parent: bool = False) -> None:
-    """Let TERM and HUP raise what Ctrl-C does; what is ignored from the start, as by nohup, stays so.
+    """Take Ctrl-C, TERM and HUP; what is ignored from the start, as HUP is by nohup, stays so.
 
     Args:
-        told_by_parent: the parent takes the signals, and sends INT if this process is to end as by Ctrl-C.
+        told_by_parent: the parent takes them, and sends INT where this process is to end, too.
     """
-    if told_by_parent:
-        signal.signal(signal.SIGINT, _ending)
-        return
     for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:
+        if told_by_parent:
+            signal.signal(signal.SIGINT, _ending)
+        elif signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _ending)
 
 
+def leave_to_others() -> None:
+    """End without a word by Ctrl-C, which another process tells of."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ignore() -> None:
-    """Be deaf to them, since all is done."""
+    """Be deaf to signals, since all is done."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
-def received(number: int = 0) -> int:
-    """The signal that this process was told to end by, or 0; `number` notes one that a library took."""
-    _ending.number = _ending.number or number
-    return _ending.number
-
-
-def raising(stop: Stop) -> None:
-    """Let the first signal raise something else from now on."""
+def raising(stop: Callable[[], BaseException]) -> None:
+    """From now on, let the first signal raise what `stop` makes; the next may end the process at once."""
     _ending.stop = stop
+
+
+def note(number: int) -> None:
+    """Take a signal that a library has caught as what ended this process, unless another was before."""
+    _ending.number = _ending.number or number
 
 
 def exit_code(code: int) -> int:
@@ -75,10 +92,10 @@ def exit_code(code: int) -> int:
     return 128 + _ending.number if code == INTERRUPTED and _ending.number else code
 
 
-def end_with(parent: int) -> None:
-    """End this process when its parent does, however that comes; first what Ctrl-C would do.
+def end_with(parent: int | None) -> None:
+    """End this process when its parent does, however that comes; a job ends as by Ctrl-C.
 
-    The death signal of Linux is no way to learn of it: that comes when the *thread* that started this process ends.
+    Linux can send a signal at that moment, but does so when the *thread* ends that started this process.
 
     Args:
         parent: process number; where it has ended already, this process does at once.
@@ -89,7 +106,7 @@ def end_with(parent: int) -> None:
 
 
 @functools.cache
-def _watch(parent: int) -> None:
+def _watch(parent: int | None) -> None:
     main = threading.main_thread().ident
     assert main is not None
 
