@@ -245,7 +245,7 @@ def launched() -> bool:
 
 
 def launched_by_pear() -> bool:
-    """Whether that launcher is a pear: TERM then means that another process has ended, INT an interruption."""
+    """Whether that launcher is a pear: TERM then means that another process has ended, INT interruption."""
     return launched() and os.environ.get(SIGNALS) == ""
 
 
