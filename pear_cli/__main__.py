@@ -1,18 +1,6 @@
-"""`python -m pear_cli` is `pear`: signals first, since to import the rest takes a moment."""
+"""`python -m pear_cli` is `pear`."""
 
-from pear_cli.system import processes, signals
-
-
-def main() -> None:
-    """Run pear as a program."""
-    if processes.is_main():
-        signals.install(told_by_parent=processes.launched_by_pear())
-    else:
-        signals.leave_to_others()
-    from pear_cli.cli import app
-
-    app.main()
-
+from pear_cli.cli.entry import main
 
 if __name__ == "__main__":
     main()

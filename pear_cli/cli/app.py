@@ -123,6 +123,7 @@ def main() -> None:
         from pear_cli.stages.follower import serve
 
         processes.leave(serve())
+    signals.install(told_by_parent=processes.launched_by_pear())
     signals.raising(signals.Interrupted)
     code = signals.exit_code(perform(sys.argv[1:]))
     if code == 0:  # otherwise their launcher ends the others

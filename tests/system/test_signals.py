@@ -35,8 +35,13 @@ def start(folder, words, ignored=()):
 
     with open(folder / "err", "w") as err:
         return subprocess.Popen(
-            [*PEAR, *words], cwd=folder, stdout=err, stderr=err, start_new_session=True, preexec_fn=as_in_a_shell
-        )  # fmt: skip
+            [*PEAR, *words],
+            cwd=folder,
+            stdout=err,
+            stderr=err,
+            start_new_session=True,
+            preexec_fn=as_in_a_shell,
+        )
 
 
 def wait_for(condition, process, seconds=60):
