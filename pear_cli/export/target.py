@@ -1,11 +1,16 @@
 """The file that an export writes: free, or given up by `force`; written whole or not at all."""
 
+import fcntl
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from pear_cli.errors import ConfigError, StoreError
+from pear_cli.store.store import is_locked
+
+STALE = f".*.safetensors.{'[0-9a-f]' * 8}.new"
+"""What a killed export leaves; one that is being written is locked."""
 
 
 def check(out: Path, *, force: bool) -> None:
@@ -21,14 +26,19 @@ def check(out: Path, *, force: bool) -> None:
 
 
 def write(out: Path, content: bytes) -> None:
-    """Write the file beside its place, then rename it.
+    """Write the file beside its place, then rename it; what killed exports left in that folder is removed.
 
     Raises:
         StoreError: it cannot be written.
     """
     new = out.with_name(f".{out.name}.{secrets.token_hex(4)}.new")
+    for stale in out.parent.glob(STALE):
+        if not is_locked(stale):
+            with suppress(OSError):
+                stale.unlink()
     try:
         with new.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
