@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "pear_cli"
 
 # Top to bottom: a wing imports from the rows below its own.
 WINGS = (
-    ("cli", "__main__"),
+    ("__main__",),
+    ("cli",),
     ("launch",),
     ("report", "audit"),
     ("stages", "export"),
