@@ -1,23 +1,20 @@
 """Train: dense adaptation first, continual adaptation after sharing."""
 
 import importlib.metadata
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from pear_cli.backbone import batch_norm
 from pear_cli.config.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
-from pear_cli.errors import ConfigError, StoreError
+from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import costs as accounting
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
 from pear_cli.stages.job import OPTIMIZER, Job, Result, Task, kept_knowledge, load_model
+from pear_cli.stages.resumable import Resumable, put, take
 from pear_cli.system import processes, progress
 from pear_cli.system.processes import Team
 from pear_cli.training import engine
@@ -48,7 +45,7 @@ def train(job: Job) -> Result:
         for epoch, record in enumerate(run.history):
             tracker.log(record, epoch + 1)
         if team.size > 1:
-            team.share(_take(model, trainer))
+            team.share(take(model, trainer))
         seconds, images = 0.0, len(trainer.train)
         with (
             progress.ticker(job.step.name, len(epochs), done=run.resumed_at, images=images) as ticker,
@@ -94,7 +91,7 @@ def train_beside(task: Task) -> None:
     model, _, trainer = begin(task, team)
     if (state := team.share()) is None:
         return
-    _put(model, trainer, state)
+    put(model, trainer, state)
     while (epoch := team.share()) is not None:
         trainer.epoch(epoch)
 
@@ -207,7 +204,7 @@ def _note(record: Mapping[str, float]) -> str:
 
 
 @contextmanager
-def _told(name: str, run: "Resumable", epochs: int) -> Iterator[None]:
+def _told(name: str, run: Resumable, epochs: int) -> Iterator[None]:
     """Let an interruption say which epochs are kept."""
     try:
         yield
@@ -215,77 +212,3 @@ def _told(name: str, run: "Resumable", epochs: int) -> Iterator[None]:
         if run.history:
             stop.add_note(f"{name} up to epoch {len(run.history)} of {epochs}")
         raise
-
-
-@dataclass
-class Resumable:
-    """The training so far, written after every epoch; a killed run goes on from there.
-
-    Args:
-        path: the file; it is replaced as a whole.
-    """
-
-    path: Path
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    selected: int = -1
-    resumed_at: int = 0
-
-    def resume(self, model: nn.Module, trainer: Trainer) -> None:
-        """Take up the file's state where there is a readable one."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, "pt") as file:
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                about = json.loads(file.metadata()["progress"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            return
-        now = {name.removeprefix("now/"): t for name, t in stored.items() if name.startswith("now/")}
-        self.best = {name.removeprefix("best/"): t for name, t in stored.items() if name.startswith("best/")}
-        self.history, self.selected = about["history"], about["selected"]
-        self.resumed_at = len(self.history)
-        _put(model, trainer, now)
-        progress.say(f"going on after epoch {self.resumed_at}")
-
-    def add(self, record: dict[str, float], model: nn.Module, trainer: Trainer, held_out: str) -> None:
-        """Note an epoch, and keep its weights if they are the best so far; earlier epochs win ties."""
-        self.history.append(record)
-        score = f"{held_out}_accuracy"
-        now = _take(model, trainer)
-        if not held_out or self.selected < 0 or record[score] > self.history[self.selected][score]:
-            self.selected = len(self.history) - 1
-            self.best = {name: tensor.clone() for name, tensor in now.items()} if held_out else {}
-        self._write(now)
-
-    def _write(self, now: Mapping[str, Tensor]) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        stored = {f"now/{name}": t for name, t in now.items()} | {
-            f"best/{name}": t for name, t in self.best.items()
-        }
-        about = json.dumps({"history": self.history, "selected": self.selected})
-        new = self.path.with_suffix(".new")
-        try:
-            save_file(stored, new, {"progress": about})
-            os.replace(new, self.path)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
-            raise StoreError(f"cannot write {self.path.parent}: {reason}; free some space") from None
-
-    def choose(self, model: nn.Module, trainer: Trainer) -> int:
-        """Give the model the weights of the selected epoch; return its index."""
-        if self.best:
-            _put(model, trainer, self.best)
-        return self.selected
-
-
-def _take(model: nn.Module, trainer: Trainer) -> dict[str, Tensor]:
-    """Weights and optimizer state, by name; AdamW's have `::` in theirs."""
-    return models.tensors(model) | {name: t.cpu().contiguous() for name, t in trainer.state().items()}
-
-
-def _put(model: nn.Module, trainer: Trainer, stored: Mapping[str, Tensor]) -> None:
-    models.load_tensors(model, {name: t for name, t in stored.items() if "::" not in name})
-    trainer.restore({name: t for name, t in stored.items() if "::" in name})

@@ -129,6 +129,33 @@ def test_training_that_was_cut_off_goes_on_as_if_it_never_had(
     assert resumed.manifest["files"] == whole.manifest["files"]
 
 
+def test_training_so_far_that_was_altered_is_not_resumed_but_begun_again(
+    make, store, tmp_path, monkeypatch, capfd
+):
+    from pear_cli.store.store import Store
+
+    experiment, epoch, broken = make(), Trainer.epoch, Store(tmp_path / "broken")
+    whole = perform("train", experiment, store).artifact
+
+    def stop_at_the_second(self, index, *watch):
+        if index == 1:
+            raise KeyboardInterrupt
+        return epoch(self, index, *watch)
+
+    monkeypatch.setattr(Trainer, "epoch", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        perform("train", experiment, broken)
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    (kept,) = broken.root.rglob("training.safetensors")
+    content = bytearray(kept.read_bytes())
+    content[-5] ^= 1  # of a weight
+    kept.write_bytes(content)
+    assert perform("train", experiment, broken).artifact.manifest["files"] == whole.manifest["files"]
+    assert "training.safetensors is damaged; training starts again" in " ".join(
+        capfd.readouterr().err.split()
+    )
+
+
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_epoch(make, store, monkeypatch):
     epoch = Trainer.epoch
 
