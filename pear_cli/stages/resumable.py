@@ -51,7 +51,7 @@ class Resumable:
         self.history, self.selected = about["history"], about["selected"]
         self.resumed_at = len(self.history)
         put(model, trainer, now)
-        progress.say(f"going on after epoch {self.resumed_at}")
+        progress.say(f"resuming after epoch {self.resumed_at}")
 
     def add(self, record: dict[str, float], model: nn.Module, trainer: Trainer, held_out: str) -> None:
         """Note an epoch, and keep its weights if they are the best so far; earlier epochs win ties."""
@@ -97,5 +97,5 @@ def _sha256(about: str, tensors: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        whole.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+        whole.update(memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy()))
     return whole.hexdigest()
