@@ -97,5 +97,5 @@ def _sha256(about: str, tensors: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        whole.update(memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy()))
+        whole.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()

@@ -84,7 +84,7 @@ def test_a_signal_ends_all_processes_of_a_command_and_the_same_command_resumes(k
     assert not drafts(tmp_path) or (name == "KILL" and kind not in SPAWNS)
     if name == "TERM":
         again = subprocess.run([*PEAR, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert "going on after epoch" in again.stderr + "".join(
+        assert "resuming after epoch" in again.stderr + "".join(
             log.read_text() for log in tmp_path.rglob("stderr.log")
         )
         assert begun <= {path.parent.name for path in tmp_path.glob("store/train/*/manifest.json")}

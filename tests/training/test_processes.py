@@ -191,7 +191,7 @@ def test_a_process_that_is_killed_ends_the_job_with_one_error_and_the_next_start
     tracked = [*several_words, "runtime.tracker=tensorboard", "-m", "seed=0", "--json"]
     done = subprocess.run([*PEAR, "train", *tracked], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "going on after epoch" in done.stderr
+    assert "resuming after epoch" in done.stderr
     (result,) = map(json.loads, done.stdout.splitlines())
     assert result["metrics"]["epochs"] == 30
     (folder,) = tmp_path.glob("outputs/sweeps/*/*/0")
