@@ -272,7 +272,7 @@ class Runtime(Checked, group="runtime"):
     threads: Annotated[int, Range(1, 1024)] | None
     workers: Annotated[int, Range(0, 256)]
     store: str
-    processes: Annotated[int, Range(1, 1024)] | None
+    processes: Annotated[int, Range(1, 256)] | None
     tracker: Tracker
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import hydra
@@ -10,6 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -64,6 +66,27 @@ def single(overrides: Sequence[str]) -> Job:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line} has several values; add -m to sweep over them")
     return tuple(override.input_line or "" for override in parsed if not override.is_hydra_override())
+
+
+MOST_JOBS = 10_000
+"""Of one sweep."""
+
+
+def check_size(overrides: Sequence[str]) -> None:
+    """Refuse a sweep of more jobs than any machine finishes, before they are listed.
+
+    Raises:
+        ConfigError: it names the number of jobs.
+    """
+    jobs = 1
+    with suppress(HydraException, ValueError):  # what is wrong is told where the words are composed
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            value = override.value()
+            if isinstance(value, RangeSweep | ChoiceSweep):
+                values = value.range() if isinstance(value, RangeSweep) else value.list
+                jobs *= sum(1 for _ in islice(values, MOST_JOBS + 1))
+    if jobs > MOST_JOBS:
+        raise ConfigError(f"the sweep has more than {MOST_JOBS} jobs; split it into several")
 
 
 def grid(flags: Flags, overrides: Sequence[str]) -> tuple[tuple[Job, ...] | None, DictConfig]:

@@ -21,7 +21,7 @@ from pear_cli.config.node import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.launch import several
 from pear_cli.launch.completion import complete, searched
-from pear_cli.launch.composing import composed, opened
+from pear_cli.launch.composing import check_size, composed, opened
 from pear_cli.launch.explain import explain
 from pear_cli.launch.flags import FLAGS, UsageError, reorder, spelled
 from pear_cli.launch.guard import guarded
@@ -99,6 +99,11 @@ def _launch(
     overrides: list[str],
     asked: Asked,
 ) -> int:
+    try:
+        check_size(overrides)
+    except ConfigError as error:
+        complain(command, str(error))
+        return FAILED
     shows = any(FLAGS[name].shows for name in flags)
     sweeping = not shows and is_multirun(flags, overrides)
     if asked.dry_run and not shows:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.store import tensorfile
 from pear_cli.store.artifact import FILE, MANIFEST, SEAL, Artifact, seal, with_suffix
-from pear_cli.store.canonical import SCHEMA, plain
+from pear_cli.store.canonical import SCHEMA, parse, plain
 from pear_cli.system.environment import environment as environment_of_this_process
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Draft:
             environment: what `environment(device=…, threads=…)` says; without device and threads if None.
 
         Raises:
-            StoreError: the folder cannot be written, or a value has no JSON form; then nothing is published.
+            StoreError: the folder cannot be written, or its content not read back; nothing is published.
         """
         with writing(self.path):
             manifest = {
@@ -102,6 +102,7 @@ class Draft:
                 self._write(name, text)
                 _sync(self.path / name)
             _sync(self.path)
+            Artifact.at(self.path, (self.stage, self.key))  # what cannot be read back is not published
             artifact = self._move_into_place()
             _sync(artifact.path.parent)
             discard(self.path.with_name(f".work-{self.key}"))
@@ -190,9 +191,11 @@ def _describe(file: Path) -> dict[str, object]:
 
 def _as_json(value: object, where: str, indent: int | None = 1) -> bytes:
     try:
-        return (json.dumps(plain(value, where), indent=indent, allow_nan=False) + "\n").encode()
-    except ConfigError as error:
-        raise StoreError(f"not stored: {error}") from error
+        content = json.dumps(plain(value, where), indent=indent, allow_nan=False) + "\n"
+        parse(content)
+    except (ConfigError, ValueError) as error:
+        raise StoreError(f"not stored: {where} could not be read back: {error}") from error
+    return content.encode()
 
 
 def _sync(path: Path) -> None:

@@ -214,7 +214,7 @@ def followed(folder, name):
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        ("runtime.processes=0", "runtime.processes = 0 is out of range: 1 to 1024"),
+        ("runtime.processes=0", "runtime.processes = 0 is out of range: 1 to 256"),
         ("runtime.processes=2 runtime.device=cuda", "need a GPU each, but this machine has"),
         ("runtime.processes=2 runtime.device=cuda:1", "choose their own GPUs"),
         (
