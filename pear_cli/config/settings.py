@@ -37,6 +37,9 @@ from pear_cli.config.range import (
 )
 from pear_cli.errors import ConfigError
 
+LARGEST = Range(1, 4096)
+"""Pixels of a side of an input."""
+
 FETCHING = ("pretrained", "checkpoint", "cache_dir", "hf", "file", "url")
 """Starts of timm arguments that read files or fetch them."""
 
@@ -70,6 +73,7 @@ class Backbone(Checked, group="backbone"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        LARGEST.check(self.args.get("img_size"), "backbone.args.img_size")
         if self.pretrained and self.weights:
             raise ConfigError(
                 f"backbone.weights = {self.weights} goes with backbone.pretrained=false; both are set now"

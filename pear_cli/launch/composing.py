@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pear_cli.config.node import config_dir
+from pear_cli.config.range import shown
 from pear_cli.errors import ConfigError
 from pear_cli.launch.completion import searched
 from pear_cli.launch.explain import explain
@@ -73,11 +74,15 @@ MOST_JOBS = 10_000
 
 
 def check_size(overrides: Sequence[str]) -> None:
-    """Refuse a sweep of more jobs than any machine finishes, before they are listed.
+    """Refuse a sweep of more jobs than any machine finishes, before they are listed, and endless numbers.
 
     Raises:
-        ConfigError: it names the number of jobs.
+        ConfigError: it names the setting, or the number of jobs.
     """
+    for word in overrides:
+        if re.search(r"\d{4000}", word):  # Python reads no whole number of more than 4300 digits
+            key, _, value = word.partition("=")
+            raise ConfigError(f"{key} = {shown(value)} is out of range: no number has so many digits")
     jobs = 1
     with suppress(HydraException, ValueError):  # what is wrong is told where the words are composed
         for override in OverridesParser.create().parse_overrides(list(overrides)):

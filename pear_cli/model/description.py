@@ -11,7 +11,7 @@ from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import Interpolation, Resize, ShareRule, Unit
 from pear_cli.config.node import node, to_node
 from pear_cli.config.range import Checked, Range, require
-from pear_cli.config.settings import Backbone, Knowledge
+from pear_cli.config.settings import LARGEST, Backbone, Knowledge
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, CorruptArtifact
@@ -45,7 +45,7 @@ class Description(Checked, group="model"):
     method: dict[str, Any]
     classes: tuple[str, ...]
     normalization: Normalization
-    size: Annotated[int, Range(1, 4096)]
+    size: Annotated[int, LARGEST]
     resize: Resize
     crop_pct: Annotated[float, Range(0, 1, above=True)]
     interpolation: Interpolation

@@ -9,13 +9,14 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import griffe
 from omegaconf import OmegaConf
 
 from pear_cli.config.choices import Phase, Select
 from pear_cli.config.node import config_dir
+from pear_cli.config.range import Range
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.launch import launch as hydra_app
 
@@ -136,6 +137,9 @@ def typed(kind: Any) -> str:
     """A type in words; of an enum its members."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return ", ".join(f"`{member.value}`" for member in kind)
+    if get_origin(kind) is Annotated:
+        said = [rule.rule("value") for rule in kind.__metadata__ if isinstance(rule, Range)]
+        return ", ".join([typed(get_args(kind)[0]), *said])
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(typed, get_args(kind)))
     if get_origin(kind) is tuple:
