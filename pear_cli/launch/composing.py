@@ -86,9 +86,9 @@ def check_size(overrides: Sequence[str]) -> None:
     jobs = 1
     with suppress(HydraException, ValueError):  # what is wrong is told where the words are composed
         for override in OverridesParser.create().parse_overrides(list(overrides)):
-            value = override.value()
-            if isinstance(value, RangeSweep | ChoiceSweep):
-                values = value.range() if isinstance(value, RangeSweep) else value.list
+            choice = override.value()
+            if isinstance(choice, RangeSweep | ChoiceSweep):
+                values = choice.range() if isinstance(choice, RangeSweep) else choice.list
                 jobs *= sum(1 for _ in islice(values, MOST_JOBS + 1))
     if jobs > MOST_JOBS:
         raise ConfigError(f"the sweep has more than {MOST_JOBS} jobs; split it into several")
