@@ -107,6 +107,8 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, Enum):
         return chosen(kind, value, key)
+    if kind is str and value == "":
+        raise ConfigError(f"{key} is empty: write a value, or leave it out")
     read, name = READERS[kind]
     if (found := read(value)) is None:
         raise ConfigError(f"{key} = {shown('null' if value is None else value)} is not {name}")
