@@ -45,6 +45,8 @@ def node(value: Any, base: type[T], key: str, **given: Any) -> T:
             )
     built = {}
     for name, field in fields.items():
+        if settings.get(name) == "":
+            raise ConfigError(f"{key}.{name} is empty: write a value, or leave it out".lstrip("."))
         if name in settings:
             built[name] = _typed(settings[name], hints(cls)[name], f"{key}.{name}".lstrip("."))
         elif field.default is field.default_factory is dataclasses.MISSING:
@@ -107,8 +109,6 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, Enum):
         return chosen(kind, value, key)
-    if kind is str and value == "":
-        raise ConfigError(f"{key} is empty: write a value, or leave it out")
     read, name = READERS[kind]
     if (found := read(value)) is None:
         raise ConfigError(f"{key} = {shown('null' if value is None else value)} is not {name}")

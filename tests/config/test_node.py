@@ -35,6 +35,7 @@ def test_a_group_inside_a_node_is_a_node_itself():
         ({"inner": None}, "x.inner is None; it must be a group of settings"),
         ({"inner": {"size": "a"}}, "x.inner.size = a is not a whole number"),
         ({"other": {"sise": 2}}, "x.other has no setting 'sise'; did you mean \"size\"? settings: size"),
+        ({"inner": {"size": ""}}, "x.inner.size is empty: write a value, or leave it out"),
         ({"names": "a"}, "x.names = a is not a list; write [a] with its brackets"),
         ({"names": [["a"]]}, "x.names = [['a']] is not a plain list of single values"),
         ({"more": [1]}, "x.more = [1] is not a group of settings, such as {a: 1}"),
