@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
 from pear_cli.backbone.sites import Site
-from pear_cli.config.choices import Unit
+from pear_cli.config.choices import Initial, Unit
 from pear_cli.config.range import Rank, require
 from pear_cli.errors import ConfigError
 
@@ -26,12 +26,14 @@ class SPLoPA(StructuredPruningAdapter):
     The prototypes cols·rows are banks of one model, never of two; the positions are a layer's own. Pruning
     sets blocks of the adapted weight to zero, and stores no position of them.
 
-    cols and rows: Kaiming-uniform(√5); pos: U(±1e-4).
+    The paper starts from small positions: pos U(±1e-4), cols and rows Kaiming-uniform(√5). The authors' code
+    starts from small prototypes: cols U(±1e-4), pos and rows Kaiming-uniform(√5).
 
     Args:
         prototypes: n.
         block: b0 and b1, which divide the widths of every layer.
         rank: r of a prototype, at most the smaller side of a block.
+        initial: the paper's start or the code's.
         slots: linear layers.
 
     Raises:
@@ -43,6 +45,7 @@ class SPLoPA(StructuredPruningAdapter):
     prototypes: Rank
     block: tuple[Rank, ...]
     rank: Rank
+    initial: Initial = Initial.paper
 
     units: ClassVar[frozenset[Unit]] = frozenset({Unit.block})
 
@@ -77,12 +80,18 @@ class SPLoPA(StructuredPruningAdapter):
         from torch import nn
 
         super().initialise(adapter)
-        nn.init.uniform_(adapter.pos, -NEARLY_ZERO, NEARLY_ZERO)
+        if self.initial is Initial.paper:
+            nn.init.uniform_(adapter.pos, -NEARLY_ZERO, NEARLY_ZERO)
+        else:
+            nn.init.kaiming_uniform_(adapter.pos, a=5**0.5)
 
     def initialise_bank(self, name: str, bank: "Tensor") -> None:
         from torch import nn
 
-        nn.init.kaiming_uniform_(bank, a=5**0.5)
+        if name == "cols" and self.initial is Initial.code:
+            nn.init.uniform_(bank, -NEARLY_ZERO, NEARLY_ZERO)
+        else:
+            nn.init.kaiming_uniform_(bank, a=5**0.5)
 
     def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":
         import torch

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, pointwise, read
 from pear_cli.backbone.sites import Site
+from pear_cli.config.choices import Initial
 from pear_cli.config.range import Rank, require
 
 if TYPE_CHECKING:
@@ -18,19 +19,23 @@ if TYPE_CHECKING:
 class SPLoRA(StructuredPruningAdapter):
     """Learn a low-rank update of a linear layer or of a convolution's centre: ΔW = cols·rows.
 
-    cols: C_out×r, U(±1e-4); rows: r×C_in, Kaiming-uniform(√5).
+    cols: C_out×r, U(±1e-4); rows: r×C_in, U(±1/√C_in), which is Kaiming-uniform(√5) as the paper has it. The
+    authors' code draws a tensor of shape 1×r×C_in, whose fan is r·C_in: U(±1/√(r·C_in)), √r smaller.
 
     Args:
         rank: r, at most the smaller side of the weight.
+        initial: of the rows, the paper's or the code's.
         slots: linear layers and convolutions.
 
     Raises:
         ConfigError: a rank out of its range, or a slot without a weight.
 
-    Source: Hedegaard et al. 2022, arXiv 2211.10155, section 3.2.
+    Source: Hedegaard et al. 2022, arXiv 2211.10155, section 3.2; the code is
+        github.com/LukasHedegaard/structured-pruning-adapters.
     """
 
     rank: Rank
+    initial: Initial = Initial.paper
 
     def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
         smaller = min(site.in_dim, site.out_dim)
@@ -43,7 +48,8 @@ class SPLoRA(StructuredPruningAdapter):
         from torch import nn
 
         super().initialise(adapter)
-        nn.init.kaiming_uniform_(adapter.rows, a=5**0.5)
+        rows = adapter.rows if self.initial is Initial.paper else adapter.rows[None]
+        nn.init.kaiming_uniform_(rows, a=5**0.5)
         nn.init.uniform_(adapter.cols, -NEARLY_ZERO, NEARLY_ZERO)
 
     def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":

@@ -103,6 +103,20 @@ class Site:
         return (self.slot, self.in_dim, self.out_dim)
 
 
+def _check_groups(model: "nn.Module", slot: str) -> None:
+    """Raise ConfigError where a slot that is no site is a convolution in groups, and say why it is none."""
+    from torch import nn
+
+    for name, conv in model.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.groups > 1 and slot.rpartition(".")[2] in name.split("."):
+            kind = "a depthwise convolution" if conv.groups == conv.in_channels else "a grouped convolution"
+            raise ConfigError(
+                f"method.slots: {slot} ({name}) is {kind}, which pear does not adapt: each output reads "
+                f"{conv.in_channels // conv.groups} of {conv.in_channels} channels, and a product of low "
+                "rank joins all; leave it out"
+            )
+
+
 def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
     """The sites of `slots`, by block, then in the order of `slots`.
 
@@ -116,6 +130,7 @@ def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
     known = list(dict.fromkeys(site.slot for site in everywhere))
     for slot in wanted:
         if slot not in known:
+            _check_groups(model, slot)
             there = ", ".join(known)
             raise ConfigError(
                 f"this backbone has no slot {slot!r}{near(slot, known) or ';'} slots: {there}. "

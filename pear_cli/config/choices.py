@@ -57,6 +57,9 @@ Interpolation = StrEnum("Interpolation", "bicubic bilinear backbone")
 Augment = StrEnum("Augment", "none flip_crop randaugment")
 """What training does to its images, anew in every epoch."""
 
+Initial = StrEnum("Initial", "paper code")
+"""Whose initial values a structured pruning adapter starts from: the paper's, or its authors' code's."""
+
 Caching = StrEnum("Caching", "auto ram disk none")
 """Where decoded images are kept."""
 

@@ -19,6 +19,7 @@ from pear_cli.config.settings import Backbone, Knowledge, Optim, Prune, Runtime,
 from pear_cli.data.dataset import Dataset
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.step import Step, of_round
+from pear_cli.pruning.choose import exactly
 
 NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 """Settings of a dataset that training does not depend on; its files enter by their fingerprint."""
@@ -65,7 +66,7 @@ class Experiment(Checked):
     def pruning(self, round: int) -> Prune:
         """What is pruned by the end of a round: an even share of the ratio more than in the round before."""
         last = round == self.prune.steps
-        ratio = self.prune.ratio if last else self.prune.ratio * round / self.prune.steps
+        ratio = self.prune.ratio if last else float(exactly(self.prune.ratio) * round / self.prune.steps)
         return dataclasses.replace(self.prune, ratio=ratio)
 
     def adaptation(self, round: int) -> range:

@@ -68,7 +68,7 @@ def export(
 
     target.check(out, force=force)
     model, description = api.load_described(source, store, weights)
-    if description.widths is not None:
+    if description.widths:
         raise ConfigError(
             f"{source}: its channels are pruned, and timm has no {description.backbone.name} of these "
             "widths; export it without --merge"

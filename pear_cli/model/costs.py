@@ -4,11 +4,11 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pear_cli.adapters.adaptation import Adaptation
@@ -16,20 +16,18 @@ from pear_cli.model import model as models
 from pear_cli.training.devices import Device
 
 
-def parameters(model: nn.Module) -> dict[str, int]:
+def parameters(model: nn.Module, kept: Mapping[str, Tensor] | None = None) -> dict[str, int]:
     """Trained and stored parameters, each tensor once.
 
     `stored_params` counts what a task adds to the frozen backbone: adapters and what they gathered,
     running statistics that training changed, classifier and knowledge.
+
+    Args:
+        kept: the encoded knowledge of the model; its scales are stored parameters too.
     """
     trained = models.trained(model)
     head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
-    knowledge = sum(
-        parameter.numel()
-        for position in models.adaptation(model).each()
-        if position.knowledge is not None
-        for parameter in position.knowledge.parameters()
-    )
+    knowledge = sum(tensor.numel() for tensor in (kept or {}).values())
     total = sum(p.numel() for p in trained.values())
     stored = sum(tensor.numel() for tensor in models.tensors(model).values())
     return {

@@ -35,8 +35,8 @@ class Description(Checked, group="model"):
         owners: the share map; empty for methods without adapters.
         knowledge: what is kept of pruned adapters, and where.
         mask: the pruned heads or rank-1 components, where the unit is one of these.
-        widths: the channels that are left of the backbone, where some are pruned, as `Widths.to_json` has
-            them.
+        widths: the channels that remain of the backbone, where some are pruned, as `Widths.to_json` has
+            them; null or empty where all remain.
         timm: the version that the model was made with.
     """
 
@@ -68,7 +68,7 @@ class Description(Checked, group="model"):
             require(
                 self.mask.unit in masked, "model.mask.unit", self.mask.unit.value, f"masks are of {known}"
             )
-        if self.widths is not None:
+        if self.widths:
             narrows = Unit.channel in self.built_method().units and self.mask is None
             require(narrows, "model.widths", "given", "of methods whose channels are pruned, without a mask")
             Widths.from_json(self.widths)
@@ -103,7 +103,8 @@ class Description(Checked, group="model"):
             _check_harmless(value)
             described = node(value, cls, "model")
             method = to_node(described.built_method(), "lr")
-            _check_unchanged(value, described.to_json() | {"method": method})
+            given = {**value, "method": method | value["method"]}  # it may lack later settings
+            _check_unchanged(given, described.to_json() | {"method": method})
         except (KeyError, TypeError) as error:
             raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
         except (ConfigError, CorruptArtifact, RecursionError) as error:
@@ -112,7 +113,7 @@ class Description(Checked, group="model"):
 
     def built_widths(self) -> Widths | None:
         """The channels that are left, where some are pruned."""
-        return None if self.widths is None else Widths.from_json(self.widths)
+        return Widths.from_json(self.widths) if self.widths else None
 
     @property
     def preparation(self) -> Preparation:

@@ -147,7 +147,7 @@ def rebuild(
     if adapted.owners().keys() != description.owners.keys():
         raise CorruptArtifact("the share map names other sites than this backbone has")
     try:
-        if description.widths is not None:
+        if description.widths:
             narrow(model, Widths.from_json(description.widths))
         if description.mask is not None:
             description.mask.apply(model, adapted)

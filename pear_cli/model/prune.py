@@ -90,7 +90,7 @@ def _of_unchanged(
 
 def _narrow(model: nn.Module, description: Description, mask: Mask, state: Mapping[str, Tensor]) -> Pruned:
     """Channels gone, from the frozen weights as well."""
-    whole = model if description.widths is None else models.whole(description)
+    whole = models.whole(description) if description.widths else model
     widths = Widths.without(mask.by_place(), groups(bare(whole), description.size))
     step = widths.since(description.built_widths())
     left = models.left_of(model, step)
@@ -99,4 +99,4 @@ def _narrow(model: nn.Module, description: Description, mask: Mask, state: Mappi
         name: select(tensor, left.get(name.rpartition("::")[0], {})) if tensor.ndim else tensor
         for name, tensor in state.items()
     }
-    return Pruned(dataclasses.replace(description, widths=widths.to_json()), {}, kept)
+    return Pruned(dataclasses.replace(description, widths=widths.to_json() or None), {}, kept)

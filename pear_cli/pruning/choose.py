@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pear_cli.config.choices import PruneBy, Scope
 from pear_cli.config.settings import Prune
@@ -26,11 +27,11 @@ class Pruned:
 def choose(importance: Importance, config: Prune) -> Pruned:
     """Choose the least important units (docs/methods.md, section 3).
 
-    By count, K = floor(ratio · units + 0.5) of every scope go; by parameters, the fewest least important
-    whose parameters reach the ratio of the scope's total. A compatibility group that would lose all its
-    units keeps its most important one, and the next least important unit of the same scope goes instead;
-    where there is none, fewer go and a note says so. Equal scores break by block, then slot. At last
-    `round_to` changes how many channels each layer keeps.
+    By count, K = floor(ratio · units + 1/2) of every scope go, of the ratio as it was written; by parameters,
+    the fewest least important whose parameters reach the ratio of the scope's total. A compatibility group
+    that would lose all its units keeps its most important one, and the next least important unit of the same
+    scope goes instead; where there is none, fewer go and a note says so. Equal scores break by block, then
+    slot. At last `round_to` changes how many channels each layer keeps.
 
     Raises:
         ConfigError: `prune.scope = block` where a block has a single unit, or `prune.by = parameters` where
@@ -62,6 +63,16 @@ def choose(importance: Importance, config: Prune) -> Pruned:
     return Pruned(pruned, stays + notes + _too_narrow(importance, config))
 
 
+def exactly(ratio: float) -> Fraction:
+    """The decimal that a ratio was written as: 0.29 · 50 is 14.5, which floating point puts below it."""
+    return Fraction(repr(float(ratio)))
+
+
+def rounded(number: Fraction) -> int:
+    """The nearest whole number; halves go up."""
+    return math.floor(number + Fraction(1, 2))
+
+
 def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str]:
     """What goes if every group keeps a multiple of some number, the nearest one; but for attention heads."""
     if multiple == 1:
@@ -73,7 +84,7 @@ def _rounded(ranked: list[ScoredUnit], gone: set[str], multiple: int) -> set[str
     for group, names in groups.items():
         kept = len(names) - len(gone.intersection(names))
         if group not in heads and kept < len(names):
-            nearest = max(1, math.floor(kept / multiple + 0.5)) * multiple
+            nearest = max(1, rounded(Fraction(kept, multiple))) * multiple
             gone = gone.difference(names) | set(names[: max(0, len(names) - nearest)])
     return gone
 
@@ -143,7 +154,7 @@ def _least(units: list[ScoredUnit], config: Prune, protected: set[str]) -> list[
 
 
 def _wanted(units: list[ScoredUnit], config: Prune) -> int:
-    return math.floor(config.ratio * len(units) + 0.5)
+    return rounded(exactly(config.ratio) * len(units))
 
 
 def _parameters(units: list[ScoredUnit], config: Prune) -> float:

@@ -23,6 +23,6 @@ def checkpoint(job: Job) -> Result:
     pruned = apply(model, description, decision, importance, config, dense.tensors(OPTIMIZER))
     job.save_model(model, pruned.description, pruned.kept)
     job.draft.save_tensors(OPTIMIZER, pruned.state)
-    costs = accounting.parameters(model)
+    costs = accounting.parameters(model, pruned.kept)
     metrics = {"knowledge": config.kind.value, "knowledge_params": costs["knowledge_params"]}
     return Result(metrics, costs)

@@ -78,7 +78,7 @@ def train(job: Job) -> Result:
         "select": experiment.select.value,
     }
     metrics |= {k: v for k, v in run.history[selected].items() if k != "lr"} if run.history else {}
-    costs: dict[str, object] = {**accounting.parameters(model), "peak_memory_bytes": memory.bytes()}
+    costs: dict[str, object] = {**accounting.parameters(model, kept), "peak_memory_bytes": memory.bytes()}
     costs["macs_per_image"] = accounting.macs_per_image(model, description.size)
     if seconds:
         costs["train_images_per_second"] = (done - run.resumed_at) * len(trainer.train) / seconds

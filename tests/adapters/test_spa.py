@@ -11,7 +11,7 @@ from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.adapters.sppara import SPPaRA
 from pear_cli.backbone.channels import bare, groups
-from pear_cli.config.choices import Effect, Unit
+from pear_cli.config.choices import Effect, Initial, Unit
 from pear_cli.errors import ConfigError
 from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
@@ -130,7 +130,7 @@ def test_pruned_blocks_are_zeros_of_the_merged_weight_and_have_no_positions():
         ({"block": (7, 12)}, "must divide 72 and 24, the widths of blocks.0.attn.qkv"),
         ({"block": (8,)}, "two sides"),
         ({"rank": 9}, "1 to 8, the smaller side of a block"),
-        ({"prototypes": 0}, "at least 1"),
+        ({"prototypes": 0}, "1 to 65536"),
     ],
 )
 def test_blocks_that_do_not_fit_are_refused(change, words):
@@ -144,3 +144,37 @@ def test_splopa_is_of_linear_layers():
     resnet = timm.create_model("resnet18", channels=(8, 12, 16, 20))
     with pytest.raises(ConfigError, match="SPLoPA is of linear layers"):
         Adaptation(resnet, SPLoPA(lr=1, slots=("conv1",), prototypes=1, block=(2, 2), rank=1))
+
+
+@pytest.mark.parametrize(("initial", "bound"), [(Initial.paper, 24**-0.5), (Initial.code, (3 * 24) ** -0.5)])
+def test_rows_of_splora_start_within_the_bound_of_the_paper_or_of_the_code(initial, bound):
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2, num_heads=2)
+    adaptation = Adaptation(vit, SPLoRA(lr=1, slots=("attn.qkv", "mlp.fc1"), rank=3, initial=initial))
+    largest = max(adapter.rows.abs().max().item() for adapter in adaptation.adapters().values())
+    assert 0.95 * bound < largest <= bound
+
+
+@pytest.mark.parametrize("initial", Initial)
+def test_splopa_starts_from_small_positions_or_from_small_prototypes(initial):
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2, num_heads=2)
+    method = SPLoPA(lr=1, slots=("attn.proj",), prototypes=4, block=(6, 6), rank=1, initial=initial)
+    adaptation = Adaptation(vit, method)
+    (adapter, *_) = adaptation.adapters().values()
+    sizes = {
+        "pos": adapter.pos.abs().max().item(),
+        **{name: bank.abs().max().item() for name, bank in adapter.banks.items()},
+    }
+    small = "pos" if initial is Initial.paper else "cols"
+    assert [name for name, size in sizes.items() if size <= 1e-4] == [small]
+    assert all(size > 0.1 for name, size in sizes.items() if name != small)
+
+
+def test_a_grouped_convolution_is_refused_with_the_reason():
+    convnext = timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+    with pytest.raises(ConfigError, match="depthwise convolution, which pear does not adapt"):
+        Adaptation(convnext, SPLoRA(lr=1, slots=("conv_dw",), rank=2))
+    resnext = timm.create_model("resnext50_32x4d", layers=(1, 1, 1, 1))
+    with pytest.raises(ConfigError, match=r"grouped convolution, .* each output reads 4 of 128 channels"):
+        Adaptation(resnext, SPLoRA(lr=1, slots=("conv2",), rank=2))

@@ -372,6 +372,16 @@ def test_a_model_that_does_not_merge_is_refused_by_every_way(pear, quiet, tmp_pa
     assert pear("export", folder, "--out=m.safetensors").code == 0
 
 
+def test_a_structured_adapter_without_pruned_channels_merges(pear, quiet, tmp_path):
+    presets = str(Path(__file__).parent.parent / "configs")
+    tiny = ("dataset=digits", "backbone=tiny", "optim.epochs=1", "optim.batch_size=200", "runtime.threads=1")
+    words = ("method=splora", "method.rank=2", "prune.ratio=0", "optim.adapt_epochs=1", "-q")
+    made = pear("run", "--config-dir", presets, *quiet, *tiny, *words)
+    assert made.code == 0, made.err
+    said = pear("export", made.out.strip(), "--merge", "--out=m.safetensors")
+    assert (said.code, said.out) == (0, "m.safetensors\n"), said.err
+
+
 def test_a_file_that_the_first_pear_exported_still_loads():
     file = Path(__file__).parent.parent / "golden" / "task_schema_1.safetensors"
     model = pear_cli.load(file)  # checks its logits

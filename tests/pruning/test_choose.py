@@ -2,6 +2,7 @@
 
 import math
 import time
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -65,9 +66,16 @@ def test_k_units_go_in_every_scope_unless_a_group_needs_one(
     for name in set(names):
         members = [unit.name for unit, inside in zip(found.units, names, strict=True) if inside == name]
         gone = [site for site in members if site in pruned.units]
-        wanted = math.floor(ratio * len(members) + 0.5)
+        wanted = math.floor(Fraction(repr(ratio)) * len(members) + Fraction(1, 2))
         assert len(gone) <= wanted
         assert len(gone) == wanted or any("asks for" in note for note in pruned.notes)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "units", "going"), [(0.29, 50, 15), (0.57, 50, 29), (0.5, 3, 2), (0.58, 25, 15)]
+)
+def test_k_is_of_the_decimal_that_was_written(ratio: float, units: int, going: int) -> None:
+    assert len(choose(importance(*map(float, range(units))), by_count(ratio)).units) == going
 
 
 @given(scores, ratios)

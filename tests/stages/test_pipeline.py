@@ -216,6 +216,12 @@ def test_every_kind_of_knowledge_adapts_and_evaluates(make, store, kind):
     assert ("knowledge.safetensors" in made["adapt"].manifest["files"]) == (
         kind in ("frozen", "lowrank", "int8")
     )
+    kept = made["adapt"].tensors("knowledge") if kind in ("frozen", "lowrank", "int8") else {}
+    for stage in ("checkpoint", "adapt"):
+        costs = made[stage].manifest["accounting"]
+        assert costs["knowledge_params"] == sum(tensor.numel() for tensor in kept.values())
+        own = sum(tensor.numel() for tensor in made[stage].tensors("adapters").values())
+        assert costs["stored_params"] == own + costs["knowledge_params"]
 
 
 def test_an_altered_tensor_is_found_on_loading(make, store):

@@ -145,7 +145,7 @@ def from_description(description: Any, scores: Mapping[str, float]) -> Pruned | 
         kept = description["knowledge"] is not None
         if description.get("mask") is not None:
             return _masked(Mask.from_json(description["mask"]), scores)
-        if description.get("widths") is not None:
+        if description.get("widths"):
             return None
     except (KeyError, TypeError, AttributeError):
         raise StoreError("model.json is not the description of a model of pear") from None
