@@ -232,7 +232,7 @@ def _make_absolute(cfg: DictConfig, folder: Path) -> None:
     with open_dict(cfg):
         for key in ("runtime.store", "dataset.root", "dataset.path", "backbone.weights"):
             path = OmegaConf.select(cfg, key)
-            if not isinstance(path, str):
+            if not path or not isinstance(path, str):  # an empty one is refused where it is read
                 continue
             place = os.path.abspath(folder / Path(path).expanduser())
             bundled = (BUNDLED / f"{path}.safetensors").is_file() or not os.path.isfile(place)

@@ -68,6 +68,7 @@ ERRORS = [
     ("prune=0.5", 1, 'no prune "0.5"; presets: default; to set one value write prune.KEY=0.5'),
     ("prune.ratio=0.5,0.6", 1, "prune.ratio=0.5,0.6 has several values; add -m to sweep over them"),
     ("prune.ratio=1.2", 1, "prune.ratio = 1.2 is out of range: 0 <= ratio < 1"),
+    ("runtime.store=", 1, "runtime.store is empty: write a value, or leave it out"),
     ("prune.ratio=abc", 1, "prune.ratio = abc is not a number"),
     ("prune.by=weight", 1, 'prune.by = "weight" is unknown; use count, parameters'),
     ("seed=-1", 1, "seed = -1 is out of range"),
