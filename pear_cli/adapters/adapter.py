@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.adapters.cut import Cut
-from pear_cli.backbone.sites import Site
+from pear_cli.adapters.method import Method
+from pear_cli.backbone.site import Site
 from pear_cli.backbone.widths import Left, select
-
-if TYPE_CHECKING:
-    from pear_cli.adapters.method import Method
 
 
 class Adapter(nn.Module):
@@ -32,7 +30,7 @@ class Adapter(nn.Module):
 
         def __getattr__(self, name: str) -> Tensor: ...  # a parameter of the method
 
-    def __init__(self, method: "Method", site: Site, banks: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, method: Method, site: Site, banks: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
         self.method = method
         self.site = site
@@ -78,7 +76,7 @@ class Adapter(nn.Module):
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     @classmethod
-    def of(cls, method: "Method", site: Site, tensors: dict[str, Tensor]) -> "Adapter":
+    def of(cls, method: Method, site: Site, tensors: dict[str, Tensor]) -> "Adapter":
         """A frozen adapter that holds `tensors`; their bottleneck may be narrower than the method's."""
         adapter = cls.__new__(cls)
         nn.Module.__init__(adapter)

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import NonlinearBottleneck
-from pear_cli.backbone.sites import Site
+from pear_cli.adapters.method import Adapter, NonlinearBottleneck
+from pear_cli.backbone.site import Site
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +44,5 @@ class AdaptFormer(NonlinearBottleneck):
         reads, module = site.stream
         return replace(site, module=module, reads=reads)
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         return self.through(adapter, x, lambda h: h.relu())

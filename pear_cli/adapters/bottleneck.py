@@ -4,14 +4,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import NonlinearBottleneck
-from pear_cli.backbone.sites import Site
+from pear_cli.adapters.method import Adapter, NonlinearBottleneck
+from pear_cli.backbone.site import Site
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 SLOTS = ("attn.proj", "mlp")
 
@@ -65,7 +63,7 @@ class Bottleneck(NonlinearBottleneck):
     def place(self, site: Site) -> Site:
         return replace(site, in_dim=site.out_dim)  # it reads what the module puts out
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         from torch.nn import functional
 
         return self.through(adapter, out, getattr(functional, self.activation.value))

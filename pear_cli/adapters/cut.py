@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 
 if TYPE_CHECKING:
     from torch import Tensor

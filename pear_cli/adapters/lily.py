@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
-from pear_cli.adapters.method import Factors, Method
-from pear_cli.backbone.sites import Site
+from pear_cli.adapters.method import Adapter, Factors, Method
+from pear_cli.backbone.site import Site
 from pear_cli.config.range import Range, Rank, Scale, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 BLOCKS = 12
 """Depth of ViT-B: the published scripts share one `lp` among 12 // experts blocks."""
@@ -131,7 +129,7 @@ class Lily(Method):
             "hp": (f"hp.{site.slot}.{site.out_dim}", (self.experts, width, site.out_dim)),
         }
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         if not self.monoscale:
@@ -145,18 +143,18 @@ class Lily(Method):
         else:
             nn.init.kaiming_uniform_(bank, a=5**0.5)
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         h: Tensor = x @ adapter.banks["lp"].T  # B, N, C_in -> B, N, D
         if adapter.site.slot == "mlp":
             h = h.relu()
         return self.scale * (h @ self._mixture(adapter, h))  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors | None:
+    def factors(self, adapter: Adapter, weight: "Tensor | None") -> Factors | None:
         if not self.monoscale or adapter.site.slot == "mlp":
             return None
         return Factors(adapter.banks["hp"].mean(0).T, adapter.banks["lp"], self.scale)
 
-    def _mixture(self, adapter: "Adapter", h: "Tensor") -> "Tensor":
+    def _mixture(self, adapter: Adapter, h: "Tensor") -> "Tensor":
         """Σ_e p_e·HP_e, (D, C_out)."""
         import torch
 
@@ -165,7 +163,7 @@ class Lily(Method):
             return hp.mean(0)
         return torch.einsum("e,edc->dc", self._routing(adapter, h), hp)
 
-    def _routing(self, adapter: "Adapter", h: "Tensor") -> "Tensor":
+    def _routing(self, adapter: Adapter, h: "Tensor") -> "Tensor":
         """p, the share of each expert, (E), which sums to 1; in training, `running` notes it."""
         running = self.router_stats is RouterStats.running
         if running and not adapter.training:

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import BottleneckMethod, Factors
+from pear_cli.adapters.method import Adapter, BottleneckMethod, Factors
 from pear_cli.config.choices import Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,9 @@ class LoRA(BottleneckMethod):
     units = frozenset({Unit.adapter, Unit.head, Unit.rank})
     linear = True
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         h: Tensor = adapter.dropout(x @ adapter.down.T)  # B, N, C_in -> B, N, D
         return self.scale * (h @ adapter.whole(adapter.up).T)  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors:
+    def factors(self, adapter: Adapter, weight: "Tensor | None") -> Factors:
         return Factors(adapter.whole(adapter.up), adapter.down, self.scale)

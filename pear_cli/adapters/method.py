@@ -6,17 +6,32 @@ nowhere, so that configs are validated and keys computed without it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Unit
 from pear_cli.config.range import Checked, Probability, Rank, Scale, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from pear_cli.adapters.adapter import Adapter
+
+class Adapter(Protocol):
+    """What a method sees of one adapter: its place, and its parameters by the names of `shapes`."""
+
+    site: Site
+    banks: "dict[str, nn.Parameter]"
+    dropout: "nn.Dropout"
+    written: "Tensor | None"
+
+    def __getattr__(self, name: str) -> "Tensor": ...
+
+    def get_buffer(self, name: str) -> "Tensor": ...
+
+    def whole(self, up: "Tensor") -> "Tensor":
+        """`up` (C_out, D) with zeros in the rows that were cut off."""
+        ...
 
 
 class Factors(NamedTuple):
@@ -83,13 +98,13 @@ class Method(Checked, group="method"):
         """
         return {}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         """Set the parameters of a new adapter, in place, from torch's global generator."""
 
     def initialise_bank(self, name: str, bank: "Tensor") -> None:
         """Set a new bank, in place, from torch's global generator."""
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         """What the adapter adds.
 
         Args:
@@ -102,7 +117,7 @@ class Method(Checked, group="method"):
         """
         raise TypeError(f"{type(self).__name__} has no adapters")
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors | None:
+    def factors(self, adapter: Adapter, weight: "Tensor | None") -> Factors | None:
         """The factors of an update that is a low-rank product; None where it is not.
 
         Args:
@@ -110,12 +125,12 @@ class Method(Checked, group="method"):
         """
         return None
 
-    def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor | None":
+    def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor | None":
         """What the update adds to the weight, (C_out, C_in), without its dropout; None where nothing does."""
         factors = self.factors(adapter, weight)
         return None if factors is None else factors.scale * (factors.up @ factors.down)
 
-    def shift(self, adapter: "Adapter") -> "Tensor | None":
+    def shift(self, adapter: Adapter) -> "Tensor | None":
         """What the update adds to the bias, (C_out), where `delta` is all else of it."""
         return None
 
@@ -167,7 +182,7 @@ class BottleneckMethod(Method):
         )
         return {"down": (self.rank, site.in_dim), "up": (site.out_dim, self.rank)}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         nn.init.kaiming_uniform_(adapter.down, a=5**0.5)
@@ -190,12 +205,12 @@ class NonlinearBottleneck(BottleneckMethod):
         biases = {"down_bias": (self.rank,), "up_bias": (site.out_dim,)}
         return {**super().shapes(site), **(biases if self.bias else {})}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         super().initialise(adapter)
         for name in ("down_bias", "up_bias") if self.bias else ():
             getattr(adapter, name).data.zero_()
 
-    def through(self, adapter: "Adapter", x: "Tensor", activation: "Callable[[Tensor], Tensor]") -> "Tensor":
+    def through(self, adapter: Adapter, x: "Tensor", activation: "Callable[[Tensor], Tensor]") -> "Tensor":
         """scale · up(dropout(activation(down(x)))), (B, N, C_in) -> (B, N, C_out)."""
         h: Tensor = x @ adapter.down.T  # B, N, C_in -> B, N, D
         if self.bias:

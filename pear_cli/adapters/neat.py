@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from pear_cli.adapters.method import BottleneckMethod, Factors
-from pear_cli.backbone.sites import Site
+from pear_cli.adapters.method import Adapter, BottleneckMethod, Factors
+from pear_cli.backbone.site import Site
 from pear_cli.config.range import Range, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +71,19 @@ class NEAT(BottleneckMethod):
         inner = {name: (self.rank, self.rank) for name in self._inner()}
         return {**super().shapes(site), "down": (self.rank, site.out_dim), **inner}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         super().initialise(adapter)
         for name in self._inner():
             nn.init.kaiming_uniform_(getattr(adapter, name), a=5**0.5)
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         up, down, scale = self.factors(adapter, weight)
         h: Tensor = adapter.dropout(x @ down.T)  # B, N, C_in -> B, N, D
         return scale * (h @ up.T)  # B, N, D -> B, N, C_out
 
-    def factors(self, adapter: "Adapter", weight: "Tensor | None") -> Factors:
+    def factors(self, adapter: Adapter, weight: "Tensor | None") -> Factors:
         assert weight is not None
         h = (weight.T @ adapter.down.T).relu()  # C_in, C_out -> C_in, D
         before = []

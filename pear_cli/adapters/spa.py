@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pear_cli.adapters.method import Method
-from pear_cli.backbone.sites import Site, Tap
+from pear_cli.adapters.method import Adapter, Method
+from pear_cli.backbone.site import Site, Tap
 from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 NEARLY_ZERO = 1e-4
 """Half-width of the uniform start of an update: nearly the identity, with a gradient for every parameter."""
@@ -49,16 +47,16 @@ class StructuredPruningAdapter(Method):
     def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
         return {"bias": (site.out_dim,)}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         adapter.bias.data.zero_()
 
-    def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":
+    def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         raise TypeError(f"{type(self).__name__} has no update")
 
-    def shift(self, adapter: "Adapter") -> "Tensor":
+    def shift(self, adapter: Adapter) -> "Tensor":
         return adapter.bias
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         return pointwise(
             adapter.site.tap, read(adapter.site.tap, x, out), self.delta(adapter, weight), adapter.bias
         )

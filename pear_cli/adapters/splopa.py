@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pear_cli.adapters.method import Adapter
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Initial, Unit
 from pear_cli.config.range import Rank, require
 from pear_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class SPLoPA(StructuredPruningAdapter):
             "rows": ("prototypes.rows", (count, self.rank, wide)),
         }
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         super().initialise(adapter)
@@ -93,7 +92,7 @@ class SPLoPA(StructuredPruningAdapter):
         else:
             nn.init.kaiming_uniform_(bank, a=5**0.5)
 
-    def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":
+    def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         import torch
 
         down, across = self.grid(adapter.site)

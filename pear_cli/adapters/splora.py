@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pear_cli.adapters.method import Adapter
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, pointwise, read
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Initial
 from pear_cli.config.range import Rank, require
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class SPLoRA(StructuredPruningAdapter):
         bottleneck = {"cols": (site.out_dim, self.rank), "rows": (self.rank, site.in_dim)}
         return {**bottleneck, **super().shapes(site)}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         super().initialise(adapter)
@@ -52,10 +51,10 @@ class SPLoRA(StructuredPruningAdapter):
         nn.init.kaiming_uniform_(rows, a=5**0.5)
         nn.init.uniform_(adapter.cols, -NEARLY_ZERO, NEARLY_ZERO)
 
-    def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":
+    def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         return adapter.cols @ adapter.rows
 
-    def update(self, adapter: "Adapter", x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
+    def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         tap = adapter.site.tap
         h = pointwise(tap, read(tap, x, out), adapter.rows)  # B, …, C_in -> B, …, r; B, r, H, W
         return pointwise(tap, h, adapter.cols, adapter.bias)

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pear_cli.adapters.method import Adapter
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pear_cli.adapters.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +31,13 @@ class SPPaRA(StructuredPruningAdapter):
     def shapes(self, site: Site) -> Mapping[str, tuple[int, ...]]:
         return {"pointwise": (site.out_dim, site.in_dim), **super().shapes(site)}
 
-    def initialise(self, adapter: "Adapter") -> None:
+    def initialise(self, adapter: Adapter) -> None:
         from torch import nn
 
         super().initialise(adapter)
         nn.init.uniform_(adapter.pointwise, -NEARLY_ZERO, NEARLY_ZERO)
 
-    def delta(self, adapter: "Adapter", weight: "Tensor | None") -> "Tensor":
+    def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         return adapter.pointwise
 
     def sides(self, name: str) -> tuple[int | None, int | None]:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pear_cli.backbone.sites import Site, all_sites, heads_reader
+from pear_cli.backbone.site import Site
+from pear_cli.backbone.sites import all_sites, heads_reader
 from pear_cli.backbone.widths import TABLE, Side, Widths, parameters, tensor_at
 from pear_cli.errors import ConfigError, CorruptArtifact
 

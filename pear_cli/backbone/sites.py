@@ -5,14 +5,12 @@ replaced: a site works through forward hooks, so module names and `state_dict` s
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import nn
+
+from pear_cli.backbone.site import Site, Tap
 from pear_cli.errors import ConfigError, near
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 # No attribute tells what follows about timm's modules, so tests/backbone/test_architectures.py measures each.
 # Other attentions offer `attn.qkv` whole (MaxViT and TinyViT interleave their heads, one of GCViT's lacks q),
@@ -57,56 +55,8 @@ PARALLEL_SCALING = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Tap:
-    """Where the centre of a kernel looks: at `first`, `first + stride`, …, in both directions."""
-
-    first: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Site:
-    """One place where an adapter can attach.
-
-    Args:
-        name: unique in the backbone, `blocks.3.attn.q`.
-        block: index of the block, counted from the input.
-        slot: the kind of place, `attn.q`.
-        in_dim: channels that an adapter reads.
-        out_dim: channels that it adds to.
-        module: path of the module whose output it adds to.
-        reads: path of the module whose input it reads; empty for `module` itself.
-        rows: first and one past the last output channel that it adds to; null for all.
-        heads: number of attention heads whose channels it adds to, Dh in a row for each (in q, in k and in v
-            of an `attn.qkv`); null where there are none, or where they are not known to lie so.
-        tap: of a convolution, what the centre of its kernel sees; null for linear layers.
-        stream: of a slot `mlp`, where the residual stream beside it is read and where it is added to: the
-            module whose input it is, and the block.
-    """
-
-    name: str
-    block: int
-    slot: str
-    in_dim: int
-    out_dim: int
-    module: str
-    reads: str = ""
-    rows: tuple[int, int] | None = None
-    heads: int | None = None
-    tap: Tap | None = None
-    stream: tuple[str, str] | None = None
-
-    @property
-    def group(self) -> tuple[str, int, int]:
-        """Sites of one group may share an adapter: same slot, same widths."""
-        return (self.slot, self.in_dim, self.out_dim)
-
-
-def _check_groups(model: "nn.Module", slot: str) -> None:
+def _check_groups(model: nn.Module, slot: str) -> None:
     """Raise ConfigError where a slot that is no site is a convolution in groups, and say why it is none."""
-    from torch import nn
-
     for name, conv in model.named_modules():
         if isinstance(conv, nn.Conv2d) and conv.groups > 1 and slot.rpartition(".")[2] in name.split("."):
             kind = "a depthwise convolution" if conv.groups == conv.in_channels else "a grouped convolution"
@@ -117,7 +67,7 @@ def _check_groups(model: "nn.Module", slot: str) -> None:
             )
 
 
-def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
+def find(model: nn.Module, slots: Iterable[str]) -> list[Site]:
     """The sites of `slots`, by block, then in the order of `slots`.
 
     Raises:
@@ -144,7 +94,7 @@ def find(model: "nn.Module", slots: Iterable[str]) -> list[Site]:
     return sorted(chosen, key=lambda site: (site.block, wanted.index(site.slot)))
 
 
-def all_sites(model: "nn.Module") -> list[Site]:
+def all_sites(model: nn.Module) -> list[Site]:
     """Every site of a timm transformer, or the convolutions of a residual network, block by block.
 
     A block is an attention with the mlp after it: that holds for ViT, DeiT, EVA, BEiT, Swin and their kin.
@@ -166,10 +116,8 @@ def all_sites(model: "nn.Module") -> list[Site]:
     return found
 
 
-def _sites(path: str, module: "nn.Module", block: int) -> Iterator[Site]:
+def _sites(path: str, module: nn.Module, block: int) -> Iterator[Site]:
     """The sites of a module that is a block or several, counted from `block`; none of other modules."""
-    from torch import nn
-
     attention, mlp = getattr(module, "attn", None), getattr(module, "mlp", None)
     if isinstance(attention, nn.Module) and isinstance(mlp, nn.Module):
         reads = STREAMS.get(_kind(module))
@@ -191,7 +139,7 @@ def _sites(path: str, module: "nn.Module", block: int) -> Iterator[Site]:
         yield from _convolution_sites(f"{path}.mlp", block, mlp)
 
 
-def _attention_sites(path: str, block: int, attn: "nn.Module") -> Iterator[Site]:
+def _attention_sites(path: str, block: int, attn: nn.Module) -> Iterator[Site]:
     known = _kind(attn) in HEAD_BY_HEAD
     heads = _heads(attn) if known else None
     fused, proj = _linear(attn, "qkv"), _linear(attn, "proj")
@@ -216,7 +164,7 @@ def _heads(attn: Any) -> int | None:
     return int(attn.num_heads) if widths == {attn.proj.in_features} else None
 
 
-def _mlp_sites(path: str, block: int, mlp: "nn.Module", stream: tuple[str, str] | None) -> Iterator[Site]:
+def _mlp_sites(path: str, block: int, mlp: nn.Module, stream: tuple[str, str] | None) -> Iterator[Site]:
     """The linear layers of an mlp, fc1 and fc2 or those of a gated one; and the mlp as a whole."""
     linears = [(name, _linear(mlp, name)) for name, _ in mlp.named_children()]
     there = [(name, linear) for name, linear in linears if linear is not None]
@@ -227,10 +175,8 @@ def _mlp_sites(path: str, block: int, mlp: "nn.Module", stream: tuple[str, str] 
         yield Site(path, block, "mlp", reads, adds, path, stream=stream)
 
 
-def _convolution_sites(path: str, block: int, module: "nn.Module") -> Iterator[Site]:
+def _convolution_sites(path: str, block: int, module: nn.Module) -> Iterator[Site]:
     """The convolutions of a residual block that have one group and look at the centre of their kernel."""
-    from torch import nn
-
     for name, conv in module.named_modules():
         if type(conv) is not nn.Conv2d or conv.groups > 1 or isinstance(conv.padding, str):
             continue
@@ -259,7 +205,7 @@ def _packed_sites(path: str, block: int, module: Any) -> Iterator[Site]:
 def _site(
     name: str,
     block: int,
-    linear: "nn.Module",
+    linear: nn.Module,
     module: str = "",
     rows: tuple[int, int] | None = None,
     heads: int | None = None,
@@ -272,19 +218,17 @@ def _site(
     return Site(name, block, slot, in_dim, out_dim, module or name, rows=rows, heads=heads)
 
 
-def _kind(module: "nn.Module") -> str:
+def _kind(module: nn.Module) -> str:
     """The class of a module by its full name."""
     return f"{type(module).__module__}.{type(module).__name__}"
 
 
-def _linear(module: "nn.Module", name: str) -> "nn.Linear | None":
-    from torch import nn
-
+def _linear(module: nn.Module, name: str) -> "nn.Linear | None":
     child = getattr(module, name, None)
     return child if isinstance(child, nn.Linear) else None
 
 
-def heads_reader(model: "nn.Module", attention: str) -> "nn.Linear":
+def heads_reader(model: nn.Module, attention: str) -> "nn.Linear":
     """The projection that reads the outputs of an attention's heads, side by side.
 
     Args:
@@ -293,8 +237,6 @@ def heads_reader(model: "nn.Module", attention: str) -> "nn.Linear":
     Raises:
         ConfigError: there is none, or a norm stands before it.
     """
-    from torch import nn
-
     module = model.get_submodule(attention)
     proj, norm = _linear(module, "proj"), getattr(module, "norm", None)
     if proj is None or not isinstance(norm, nn.Identity | None):

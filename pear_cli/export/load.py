@@ -1,18 +1,27 @@
 """Pear as a library: a stored model as a plain timm model, and what it scores."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import nn
+
+from pear_cli.backbone import build as backbones
+from pear_cli.config.choices import Resize
+from pear_cli.config.settings import Runtime
+from pear_cli.data import loading
+from pear_cli.data.dataset import Dataset
+from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.export import single_file, source
+from pear_cli.model import merge as merging
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.model.load import load_model
+from pear_cli.model.model import stated
 from pear_cli.store.store import Store
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pear_cli.config.settings import Runtime
-    from pear_cli.data.dataset import Dataset
-    from pear_cli.model.description import Description
+from pear_cli.training import engine
+from pear_cli.training.batches import Batches, statistics
 
 
 def load(
@@ -21,7 +30,7 @@ def load(
     weights: str | Path | None = None,
     *,
     merge: bool = False,
-) -> "nn.Module":
+) -> nn.Module:
     """Load an adapted model.
 
         model = pear_cli.load("outputs/store/eval/3f2a…")
@@ -50,9 +59,7 @@ def load(
     return _merged(model) if merge else model
 
 
-def _merged(model: "nn.Module") -> "nn.Module":
-    from pear_cli.model import merge as merging
-
+def _merged(model: nn.Module) -> nn.Module:
     plain = merging.merge(model)
     merging.error(model, plain)  # raises where it is large
     return plain
@@ -60,11 +67,8 @@ def _merged(model: "nn.Module") -> "nn.Module":
 
 def load_described(
     path: str | Path, store: str | Path | Store | None = None, weights: str | Path | None = None
-) -> "tuple[nn.Module, Description]":
+) -> tuple[nn.Module, Description]:
     """`load`, and the description that the model was made from."""
-    from pear_cli.model import model as models
-    from pear_cli.stages.job import load_model
-
     place = None if weights is None else str(weights)
     found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
     if isinstance(found, Path):
@@ -83,8 +87,8 @@ def load_described(
 
 def evaluate(
     path: str | Path,
-    dataset: "Dataset",
-    runtime: "Runtime",
+    dataset: Dataset,
+    runtime: Runtime,
     store: str | Path | Store | None = None,
     weights: str | Path | None = None,
     named: Collection[str] = (),
@@ -106,11 +110,6 @@ def evaluate(
     Raises:
         ConfigError: a dataset with other classes, or another preparation; see `load` for the others.
     """
-    from pear_cli.data import loading
-    from pear_cli.errors import ConfigError
-    from pear_cli.training import engine
-    from pear_cli.training.batches import Batches, statistics
-
     where = engine.device(runtime)
     model, description = load_described(path, store, weights)
     if dataset.classes() != description.classes:
@@ -132,19 +131,12 @@ def evaluate(
 
 def _check_preparation(
     path: str | Path,
-    model: "nn.Module",
-    description: "Description",
-    dataset: "Dataset",
+    model: nn.Module,
+    description: Description,
+    dataset: Dataset,
     named: Collection[str],
 ) -> None:
     """Raise ConfigError where a dataset asks for images that are prepared otherwise than in training."""
-    from dataclasses import fields
-
-    from pear_cli.config.choices import Resize
-    from pear_cli.errors import ConfigError
-    from pear_cli.model.model import stated
-    from pear_cli.training.batches import statistics
-
     defaults = {field.name: field.default for field in fields(dataset)}
     wanted = dataset.preparation(description.size, stated(model))
     same = {
@@ -161,11 +153,8 @@ def _check_preparation(
             raise ConfigError(f"{path} was trained with dataset.{name}={trained}, not {asked}; leave it out")
 
 
-def _state_data_config(model: "nn.Module", description: "Description") -> None:
+def _state_data_config(model: nn.Module, description: Description) -> None:
     """Say on the model how its images are prepared, the way timm reads it."""
-    from pear_cli.config.choices import Resize
-    from pear_cli.training.batches import statistics
-
     mean, std = statistics(model, description.normalization)
     stated: Any = model.pretrained_cfg
     config = {
@@ -189,17 +178,13 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
-def _described(description: Any, where: Path, weights: str | None) -> "Description":
+def _described(description: Any, where: Path, weights: str | None) -> Description:
     """A description from a stranger, checked, and its frozen weights looked for.
 
     Raises:
         CorruptArtifact: it is none, or would do more than describe.
         ConfigError: the file of the frozen weights is not on this machine.
     """
-    from pear_cli.backbone import build as backbones
-    from pear_cli.errors import ConfigError, CorruptArtifact
-    from pear_cli.model.description import Description
-
     try:
         checked = Description.from_json(description)
     except CorruptArtifact as error:

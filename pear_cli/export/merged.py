@@ -14,20 +14,21 @@ the key of the artifact.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
 
 from pear_cli.backbone import build as backbone
 from pear_cli.errors import ConfigError
+from pear_cli.export import load as api
 from pear_cli.export import single_file, target
 from pear_cli.export.source import find
+from pear_cli.model import merge as merging
+from pear_cli.model.description import Description
 from pear_cli.store import tensorfile
 from pear_cli.store.canonical import canonical
 from pear_cli.store.store import Store
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pear_cli.model.description import Description
 
 FORMAT = 1
 DATA = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -61,11 +62,6 @@ def export(
         MergeError: the logits are not the same.
         StoreError: no model there, or the file cannot be written.
     """
-    from safetensors.torch import save
-
-    from pear_cli.export import load as api
-    from pear_cli.model import merge as merging
-
     target.check(out, force=force)
     model, description = api.load_described(source, store, weights)
     if description.widths:
@@ -83,7 +79,7 @@ def export(
     return error
 
 
-def _texts(model: "nn.Module", description: "Description", origin: str) -> dict[str, str]:
+def _texts(model: nn.Module, description: Description, origin: str) -> dict[str, str]:
     """The header, by name."""
     stated: Any = model.pretrained_cfg
     said = {

@@ -6,23 +6,24 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import numpy as np
+import torch
+from torch import nn
 
+from pear_cli.config.settings import Runtime
 from pear_cli.data import transforms as pictures
 from pear_cli.data.images import Images, Pixels
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, DataError
+from pear_cli.export import load as api
+from pear_cli.model.description import Description
 from pear_cli.store.store import Store
 from pear_cli.system.streams import printable
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pear_cli.config.settings import Runtime
-    from pear_cli.model.description import Description
-    from pear_cli.training.devices import Device
+from pear_cli.training import engine
+from pear_cli.training.batches import Batches, statistics
+from pear_cli.training.devices import Device
 
 BATCH = 32
 
@@ -36,7 +37,6 @@ class Prediction:
         labels: the likeliest first.
         probabilities: one a label; over all classes they sum to 1.
     """
-
     path: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -57,7 +57,7 @@ class Prediction:
 def predict(
     source: str | Path,
     files: Sequence[str],
-    runtime: "Runtime",
+    runtime: Runtime,
     *,
     store: Store | None = None,
     weights: str | None = None,
@@ -88,9 +88,6 @@ def predict(
         ConfigError: a `topk` below 1.
         PearError: a model that cannot be loaded, see `pear_cli.load`.
     """
-    from pear_cli.export import load as api
-    from pear_cli.training import engine
-
     out, err = out or sys.stdout, err or sys.stderr
     if topk < 1:
         raise ConfigError(f"--topk = {topk} is out of range: at least 1")
@@ -110,18 +107,14 @@ def predict(
 
 
 def label(
-    model: "nn.Module",
-    description: "Description",
+    model: nn.Module,
+    description: Description,
     paths: Sequence[str],
     pixels: Sequence[Pixels],
-    where: "Device",
+    where: Device,
     topk: int,
 ) -> Iterator[Prediction]:
     """The likeliest labels of one batch of images, each of size, size, 3."""
-    import torch
-
-    from pear_cli.training.batches import Batches, statistics
-
     images = Images(np.stack(pixels), np.zeros(len(pixels), np.int64), description.classes)
     batch = Batches(images, statistics(model, description.normalization), where.device)
     with torch.inference_mode(), where.autocast():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import Method
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.config.choices import KnowledgeKind, ShareRule
 from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pear_cli.adapters.cut import HEADED, Cut, head_rows
 from pear_cli.adapters.method import Method
 from pear_cli.adapters.splopa import SPLoPA
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Effect, Unit
 from pear_cli.errors import CorruptArtifact
 from pear_cli.scoring.importance import Importance

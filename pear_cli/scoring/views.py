@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pear_cli.adapters.cut import head_rows
-from pear_cli.backbone.sites import Site, find, heads_reader
+from pear_cli.backbone.site import Site
+from pear_cli.backbone.sites import find, heads_reader
 from pear_cli.config.choices import View
 from pear_cli.scoring.probe import Probe
 

@@ -2,11 +2,12 @@
 
 from pear_cli.config.choices import Unit
 from pear_cli.model import costs as accounting
+from pear_cli.model.load import MASK, OPTIMIZER, SHARE_MAP, load_model
 from pear_cli.model.prune import apply
 from pear_cli.pruning.mask import Mask
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance
-from pear_cli.stages.job import MASK, OPTIMIZER, SHARE_MAP, Job, Result, load_model
+from pear_cli.stages.job import Job, Result
 
 
 def checkpoint(job: Job) -> Result:

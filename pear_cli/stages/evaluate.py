@@ -6,8 +6,9 @@ from pear_cli.config.choices import Metric
 from pear_cli.model import costs as accounting
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
+from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
-from pear_cli.stages.job import Job, Result, load_model
+from pear_cli.stages.job import Job, Result
 from pear_cli.system import progress
 from pear_cli.training import engine
 

@@ -13,16 +13,14 @@ from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.step import Step
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
-from pear_cli.store.artifact import Artifact, corrupt
+from pear_cli.model.load import ADAPTERS, KNOWLEDGE, MODEL, PROBE
+from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical, plain
 from pear_cli.store.draft import Draft
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
 from pear_cli.training.devices import Device
 from pear_cli.training.trackers import Listener, following
-
-ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"
-SHARE_MAP, MASK = "share_map", "mask"
 
 
 @dataclass(frozen=True)
@@ -103,24 +101,3 @@ class Job(Task):
         files = [self.draft.path / f"{name}.safetensors" for name in (ADAPTERS, KNOWLEDGE)]
         sizes = [file.stat().st_size for file in files if file.exists()]
         return {"stored_bytes": sum(sizes) + self.mask_bytes} if sizes else {}
-
-
-def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Module, Description]:
-    """The model that an artifact holds, on the CPU in eval mode, checked against its probe logits.
-
-    Raises:
-        CorruptArtifact: altered files, or logits that differ from those of the time of saving.
-        ConfigError: frozen weights that are missing or others.
-    """
-    description = Description.from_json(artifact.json(MODEL))
-    model = models.rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
-    logits = artifact.tensors(PROBE).get("logits")
-    if logits is None:
-        raise corrupt(artifact.path, f"{PROBE}.safetensors has no logits")
-    models.check_probe(model, description, logits)
-    return model, description
-
-
-def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
-    """The encoded knowledge of an artifact; empty where it keeps none."""
-    return artifact.tensors(KNOWLEDGE) if f"{KNOWLEDGE}.safetensors" in artifact.manifest["files"] else {}

@@ -1,9 +1,10 @@
 """Prune and share: which units go, and who serves in their place."""
 
+from pear_cli.model.load import MASK, SHARE_MAP
 from pear_cli.pruning.decide import decide
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
-from pear_cli.stages.job import MASK, SHARE_MAP, Job, Result
+from pear_cli.stages.job import Job, Result
 from pear_cli.system import progress
 
 

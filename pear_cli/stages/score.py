@@ -8,13 +8,14 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.config.choices import Unit
 from pear_cli.model import costs as accounting
 from pear_cli.model import model as models
+from pear_cli.model.load import MASK, load_model
 from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import calibration, measure, measure_layers
 from pear_cli.scoring.probe import Calibration
-from pear_cli.stages.job import MASK, Job, Result, load_model
+from pear_cli.stages.job import Job, Result
 from pear_cli.system import progress
 
 

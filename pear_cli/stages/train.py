@@ -13,7 +13,8 @@ from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import costs as accounting
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
-from pear_cli.stages.job import OPTIMIZER, Job, Result, Task, kept_knowledge, load_model
+from pear_cli.model.load import OPTIMIZER, kept_knowledge, load_model
+from pear_cli.stages.job import Job, Result, Task
 from pear_cli.stages.resumable import Resumable, put, take
 from pear_cli.system import processes, progress
 from pear_cli.system.processes import Team

@@ -19,7 +19,7 @@ from pear_cli.adapters.neat import NEAT
 from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.adapters.sppara import SPPaRA
-from pear_cli.backbone.sites import Site
+from pear_cli.backbone.site import Site
 from pear_cli.pruning.mask import clear
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -25,9 +25,9 @@ from pear_cli.export.single_file import export
 from pear_cli.launch.composing import composed
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
+from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge, settle_biases
 from pear_cli.report.analysis.protocol import notes
-from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all
 from pear_cli.training import engine
 from pear_cli.training.engine import Trainer

@@ -7,7 +7,7 @@ import torch
 
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model import model as models
-from pear_cli.stages.job import load_model
+from pear_cli.model.load import load_model
 
 
 def described(finished):

@@ -10,9 +10,9 @@ from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
 from pear_cli.model import model as models
+from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
 from pear_cli.stages import perform as performing
-from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform, perform_all
 from pear_cli.training.engine import Trainer
 

@@ -10,12 +10,12 @@ from pear_cli.backbone.widths import Side
 from pear_cli.errors import ConfigError
 from pear_cli.export.single_file import export, read
 from pear_cli.model import model as models
+from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
 from pear_cli.report.terminal.exported import print_exported
 from pear_cli.report.terminal.layout import console
 from pear_cli.scoring.importance import Importance
-from pear_cli.stages.job import load_model
 from pear_cli.stages.perform import perform_all
 
 SPLORA = {

@@ -20,7 +20,7 @@ from pear_cli.data.torchvision_parts import family
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
 from pear_cli.launch.composing import composed
 from pear_cli.model.description import Description
-from pear_cli.stages.job import load_model
+from pear_cli.model.load import load_model
 from pear_cli.store import artifact as artifacts
 from pear_cli.store import sweeps
 from pear_cli.store.artifact import MANIFEST, SEAL, seal

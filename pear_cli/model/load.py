@@ -1,0 +1,31 @@
+"""The model that an artifact holds, and what its files are called."""
+
+from torch import Tensor, nn
+
+from pear_cli.model import model as models
+from pear_cli.model.description import Description
+from pear_cli.store.artifact import Artifact, corrupt
+
+ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"
+SHARE_MAP, MASK = "share_map", "mask"
+
+
+def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Module, Description]:
+    """The model that an artifact holds, on the CPU in eval mode, checked against its probe logits.
+
+    Raises:
+        CorruptArtifact: altered files, or logits that differ from those of the time of saving.
+        ConfigError: frozen weights that are missing or others.
+    """
+    description = Description.from_json(artifact.json(MODEL))
+    model = models.rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
+    logits = artifact.tensors(PROBE).get("logits")
+    if logits is None:
+        raise corrupt(artifact.path, f"{PROBE}.safetensors has no logits")
+    models.check_probe(model, description, logits)
+    return model, description
+
+
+def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:
+    """The encoded knowledge of an artifact; empty where it keeps none."""
+    return artifact.tensors(KNOWLEDGE) if f"{KNOWLEDGE}.safetensors" in artifact.manifest["files"] else {}
