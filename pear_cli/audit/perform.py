@@ -11,6 +11,7 @@ import torch
 from pear_cli.audit.checks import AT_START, AT_WORK, prune
 from pear_cli.audit.finding import CLASSES, IMAGES, SPREAD, Check, Finding, Subject, Verdict
 from pear_cli.backbone import build as backbones
+from pear_cli.backbone import identity
 from pear_cli.errors import PearError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import model as models
@@ -43,7 +44,7 @@ def audit(experiment: Experiment) -> Iterator[tuple[str, Finding]]:
     for tensor in models.trained(subject.model).values():
         if not tensor.any():
             tensor.data.copy_(subject.noise_like(tensor))
-    if backbones.is_random(experiment.backbone):
+    if identity.is_random(experiment.backbone):
         _stir(subject)
     yield from _findings(subject, AT_WORK)
     pruned = _tried(prune, subject)
@@ -81,7 +82,7 @@ def new(experiment: Experiment) -> Subject:
     prepared = experiment.dataset.preparation(size, models.stated(model))
     description = Description(
         backbone=experiment.backbone,
-        weights=backbones.weights_hash(experiment.backbone),
+        weights=identity.weights_hash(experiment.backbone),
         method=experiment.method_node(),
         classes=tuple(f"class {index}" for index in range(CLASSES)),
         normalization=experiment.dataset.normalization,

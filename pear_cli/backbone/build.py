@@ -1,107 +1,29 @@
-"""Backbones: a timm model, frozen, with a fresh classifier; and the hash of its weights."""
+"""Backbones: a timm model, frozen, with a fresh classifier."""
 
 import dataclasses
-import functools
-import hashlib
-import importlib.metadata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pear_cli.backbone import pretrained
+import timm
+import torch
+from timm.layers.drop import DropPath
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from pear_cli.backbone import batch_norm
 from pear_cli.backbone import weights as weightfile
+from pear_cli.backbone.identity import file_of
 from pear_cli.config.choices import BatchNorm
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, near
-from pear_cli.store import cache as hashes
 from pear_cli.system.environment import memory
-
-if TYPE_CHECKING:
-    from torch import nn
-
-RANDOM = "random-"
-"""How the identity of random weights begins; that of a file is hex digits alone."""
 
 MOST_PARAMETERS = 100_000
 """Tensors of one backbone; the deepest of timm's have some thousands."""
 
-BUNDLED_ARCHITECTURE = "vit_tiny_patch16_224"
-BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 
-
-def weights_file(config: Backbone) -> Path | None:
-    """The file that the weights come from, or None for random ones and for timm's own.
-
-    Raises:
-        ConfigError: `backbone.weights` names no file.
-    """
-    if config.weights is None:
-        return None
-    bundled = BUNDLED / f"{config.weights}.safetensors"
-    if bundled.is_file() and config.name != BUNDLED_ARCHITECTURE:
-        raise ConfigError(
-            f"backbone.weights = {config.weights} is a small {BUNDLED_ARCHITECTURE}, not {config.name}; for "
-            f"models of timm use backbone=timm backbone.name={config.name}"
-        )
-    path = bundled if bundled.is_file() else Path(config.weights).expanduser()
-    if path.is_dir():
-        raise ConfigError(f"backbone.weights = {config.weights} is a folder; name the file in it")
-    if not path.is_file():
-        there = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
-        raise ConfigError(
-            f"backbone.weights = {config.weights}: no such file{near(config.weights, there)}; "
-            f"bundled weights: {', '.join(there) or 'none'}"
-        )
-    return path
-
-
-def weights_hash(config: Backbone) -> str:
-    """What identifies the frozen weights, without loading torch.
-
-    sha256 of the file; for random weights `random-` and the hash of all that determines them.
-
-    Raises:
-        ConfigError: pretrained weights that are neither in a cache nor within reach, or damaged.
-    """
-    path = _file(config)
-    if path is not None:
-        content = hashes.content_hash(path)
-        if config.pretrained:
-            pretrained.check(path, content)
-        return content
-    made_of = (
-        config.name,
-        sorted(config.args.items()),
-        config.seed,
-        importlib.metadata.version("timm"),
-    )
-    return RANDOM + hashlib.sha256(repr(made_of).encode()).hexdigest()
-
-
-def weights_name(identity: str) -> str:
-    """What a reader calls the weights of a hash: `random`, the name of bundled ones, else the hash itself."""
-    if identity.startswith(RANDOM):
-        return RANDOM.rstrip("-")
-    return _bundled().get(identity, identity)
-
-
-@functools.cache
-def _bundled() -> dict[str, str]:
-    return {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
-
-
-def is_random(config: Backbone) -> bool:
-    """Whether the frozen weights are neither a file's nor timm's."""
-    return not (config.weights or config.pretrained)
-
-
-def _file(config: Backbone) -> Path | None:
-    """The file of the weights, which is downloaded where it has to be; None for random ones."""
-    return pretrained.file_of(config.name) if config.pretrained else weights_file(config)
-
-
-def build(config: Backbone, num_classes: int) -> "nn.Module":
+def build(config: Backbone, num_classes: int) -> nn.Module:
     """The frozen backbone with a zero classifier of `num_classes`, which is trainable.
 
     Returns:
@@ -110,12 +32,7 @@ def build(config: Backbone, num_classes: int) -> "nn.Module":
     Raises:
         ConfigError: an unknown architecture, or weights that do not fit it.
     """
-    import torch
-    from torch import nn
-
-    from pear_cli.backbone import batch_norm
-
-    path = _file(config)
+    path = file_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _create(config)
@@ -164,8 +81,6 @@ def bounded(name: str) -> Iterator[None]:
     Raises:
         ConfigError: they do not; a description from a stranger may ask for any size.
     """
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
     count, size, most = 0, 0, memory()
 
     def registered(module: Any, name_of_it: str, parameter: Any) -> None:
@@ -185,7 +100,6 @@ def bounded(name: str) -> Iterator[None]:
 
 
 def _create(config: Backbone) -> Any:
-    import timm
 
     if config.name.partition(".")[0] not in timm.list_models():
         names = timm.list_models()
@@ -213,26 +127,21 @@ def arguments(config: Backbone, model: Any) -> dict[str, Any]:
     return {name: value for name, value in config.args.items() if name != "img_size" or sized}
 
 
-def _call_modules(model: "nn.Module") -> None:
+def _call_modules(model: nn.Module) -> None:
     """Let attention call its `qkv`: Swin v2, BEiT and EVA read its weight past the module, and its hooks."""
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
             module.qkv_bias_separate = True  # type: ignore[assignment]
 
 
-def multiplies_at_random(module: "nn.Module") -> bool:
+def multiplies_at_random(module: nn.Module) -> bool:
     """Whether a module is dropout or drop-path, and on: in training its output is x times what it draws."""
-    from timm.layers.drop import DropPath
-    from torch import nn
-
     if isinstance(module, DropPath):
         return bool(module.drop_prob)
     return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
-def head(model: Any) -> "nn.Module":
+def head(model: Any) -> nn.Module:
     """The classifier, also of models that have several."""
-    from torch import nn
-
     classifier = model.get_classifier()
     return nn.ModuleList(classifier) if isinstance(classifier, tuple | list) else classifier

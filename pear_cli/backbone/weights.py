@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import timm.models
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from pear_cli.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def load(model: Any, path: Path) -> None:
@@ -25,8 +28,6 @@ def load(model: Any, path: Path) -> None:
     Raises:
         ConfigError: it is no file of weights, of another model, or has values that are not finite.
     """
-    import timm.models
-
     _refuse_exported(path)
     if path.suffix.lower() == ".npz":
         _check_blocks(model, path)
@@ -58,8 +59,6 @@ def load(model: Any, path: Path) -> None:
 
 def _refuse_exported(path: Path) -> None:
     """Raise ConfigError for adapters that pear exported; merged models are plain weights."""
-    from safetensors import SafetensorError, safe_open
-
     with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
         if "pear_schema" in (file.metadata() or {}):
             raise ConfigError(
@@ -88,10 +87,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _check_finite(model: "nn.Module", path: Path) -> None:
+def _check_finite(model: nn.Module, path: Path) -> None:
     """Raise ConfigError for weights that would make every logit nan."""
-    import torch
-
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ConfigError(f"backbone.weights = {path} is damaged: {name} has values that are not finite")
@@ -99,8 +96,6 @@ def _check_finite(model: "nn.Module", path: Path) -> None:
 
 def _check_blocks(model: Any, path: Path) -> None:
     """Raise ConfigError where a file of JAX has another number of blocks: timm would pass over the rest."""
-    import numpy as np
-
     with suppress(OSError, ValueError), np.load(path, allow_pickle=False) as archive:
         found = {block[1] for name in archive.files if (block := re.search(r"encoderblock_(\d+)/", name))}
         blocks = len(getattr(model, "blocks", found))
@@ -113,9 +108,6 @@ def _check_blocks(model: Any, path: Path) -> None:
 
 def _readable(path: Path) -> bool:
     """Whether there are named tensors in a file, for whatever model."""
-    import numpy as np
-    import timm.models
-
     try:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as archive:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from pear_cli.adapters.method import Method
-from pear_cli.backbone.build import weights_hash
+from pear_cli.backbone.identity import weights_hash
 from pear_cli.config.choices import Criterion, Phase, Reduction, Schedule, ScoreOf, Select, Unit, View
 from pear_cli.config.node import to_node
 from pear_cli.config.range import Checked, Seed

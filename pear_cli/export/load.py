@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import identity
 from pear_cli.config.choices import Resize
 from pear_cli.config.settings import Runtime
 from pear_cli.data import loading
@@ -191,7 +191,7 @@ def _described(description: Any, where: Path, weights: str | None) -> Descriptio
         raise CorruptArtifact(f"{where}: {error}") from None
     if weights is None:
         try:
-            backbones.weights_file(checked.backbone)
+            identity.weights_file(checked.backbone)
         except ConfigError as error:
             raise ConfigError(
                 f"{error}\n{where} needs that file: --weights FILE, in Python weights="

@@ -37,6 +37,7 @@ class Prediction:
         labels: the likeliest first.
         probabilities: one a label; over all classes they sum to 1.
     """
+
     path: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]

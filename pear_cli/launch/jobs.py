@@ -19,7 +19,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from pear_cli.backbone.build import BUNDLED
+from pear_cli.backbone.identity import BUNDLED
 from pear_cli.config.node import refuse_environment
 from pear_cli.errors import ConfigError, PearError
 from pear_cli.launch.work import Record, Work, checking, evaluating, performing, slots

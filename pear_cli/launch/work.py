@@ -87,10 +87,10 @@ def _brief(name: str, outcome: "Outcome") -> Record:
 
 def _warn(experiment: "Experiment") -> None:
     """Say that the frozen weights are random, where they are: what follows is no result of transfer."""
-    from pear_cli.backbone import build as backbone
+    from pear_cli.backbone import identity
     from pear_cli.system import progress
 
-    if backbone.is_random(experiment.backbone):
+    if identity.is_random(experiment.backbone):
         name, remedy = experiment.backbone.name, "backbone.pretrained=true or backbone.weights=FILE"
         progress.say(f"warning: {name} has random weights; trained ones: {remedy}")
 
@@ -115,10 +115,10 @@ def evaluating(model: str, weights: str | None) -> Work:
 def checking(experiment: "Experiment", store: "Store") -> Record:
     """The work of `pear audit`: its record has an error where a check has failed."""
     refuse_phase("audit", experiment)
-    from pear_cli.backbone import build as backbone
+    from pear_cli.backbone import identity
     from pear_cli.system import progress
 
-    backbone.weights_hash(experiment.backbone)  # weights that are not there are known before torch is loaded
+    identity.weights_hash(experiment.backbone)  # weights that are not there are known before torch is loaded
     from pear_cli.audit.perform import ROWS, audit
 
     checks: list[Record] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.backbone import batch_norm
+from pear_cli.backbone import batch_norm, identity
 from pear_cli.backbone import build as backbones
 from pear_cli.backbone.widths import Left, Widths
 from pear_cli.config.choices import KnowledgeKind
@@ -132,7 +132,7 @@ def rebuild(
     config = description.backbone
     if weights is not None:
         config = dataclasses.replace(config, weights=weights, pretrained=False)
-    found = backbones.weights_hash(config)
+    found = identity.weights_hash(config)
     if found != description.weights:
         raise ConfigError(
             f"the frozen weights of {config.name} are others than this model was adapted on "

@@ -19,7 +19,7 @@ from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
 from pear_cli.backbone import build as backbones
-from pear_cli.backbone import pretrained
+from pear_cli.backbone import identity, pretrained
 from pear_cli.backbone.sites import (
     HEAD_BY_HEAD,
     PARALLEL_SCALING,
@@ -412,7 +412,7 @@ def test_pretrained_weights_come_from_the_cache_and_are_resampled_to_the_size(hu
     larger = backbones.build(config(TAG, args=VIT | {"img_size": 64}), 5).state_dict()
     file = hub(TAG, larger)
     wanted = config(TAG, args=VIT, pretrained=True)
-    assert backbones.weights_hash(wanted) == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert identity.weights_hash(wanted) == hashlib.sha256(file.read_bytes()).hexdigest()
     model = backbones.build(wanted, 3)
     assert model.pos_embed.shape == (1, 5, 24)
     assert torch.equal(model.blocks[1].attn.qkv.weight, larger["blocks.1.attn.qkv.weight"])
@@ -446,7 +446,7 @@ def test_pretrained_weights_that_lack_a_tensor_are_refused(hub):
 )
 def test_pretrained_weights_that_are_not_there_are_an_error_with_a_remedy(hub, tag, message):
     with pytest.raises(ConfigError, match=message):
-        backbones.weights_hash(config(tag, pretrained=True))
+        identity.weights_hash(config(tag, pretrained=True))
 
 
 def test_the_original_weights_of_a_vit_load(tmp_path):

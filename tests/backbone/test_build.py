@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from pear_cli.backbone import build as backbones
-from pear_cli.backbone import pretrained
+from pear_cli.backbone import identity, pretrained
 from pear_cli.backbone.sites import all_sites
 from pear_cli.config.node import config_dir, node
 from pear_cli.config.settings import Backbone
@@ -160,7 +160,7 @@ def test_channel_statistics_are_two_threes_of_numbers_and_no_deviation_is_0():
 def test_the_bundled_weights_are_of_one_architecture_and_another_name_says_how():
     config = Backbone("vit_base_patch16_224", False, "pear_mini", 0, 0.0, None, None, {})
     with pytest.raises(ConfigError, match=r"use backbone=timm backbone\.name=vit_base_patch16_224"):
-        backbones.weights_hash(config)
+        identity.weights_hash(config)
 
 
 def test_a_network_that_takes_images_of_any_size_gets_those_of_img_size():
@@ -179,21 +179,21 @@ def test_weights_are_read_for_their_hash_once_and_again_when_they_change(tmp_pat
     path.write_bytes(b"weights")
     os.utime(path, (1, 1))
     monkeypatch.setattr(hashes, "SETTLED_NS", 0)
-    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+    assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
     path.write_bytes(b"altered")
     os.utime(path, (1, 1))
-    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"altered").hexdigest()
+    assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"altered").hexdigest()
     path.write_bytes(b"weights")
-    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+    assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
     monkeypatch.setattr(hashes, "sha256", lambda path: pytest.fail("it is read again"))
-    assert backbones.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
+    assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_weights_have_a_name_for_the_reader():
-    made_up, other = backbones.weights_hash(tiny()), backbones.weights_hash(tiny(seed=1))
+    made_up, other = identity.weights_hash(tiny()), identity.weights_hash(tiny(seed=1))
     assert made_up != other
-    assert (backbones.weights_name(made_up), backbones.weights_name("a" * 64)) == ("random", "a" * 64)
-    assert backbones.weights_name(backbones.weights_hash(tiny("pear_mini"))) == "pear_mini"
+    assert (identity.weights_name(made_up), identity.weights_name("a" * 64)) == ("random", "a" * 64)
+    assert identity.weights_name(identity.weights_hash(tiny("pear_mini"))) == "pear_mini"
 
 
 TAG = "vit_tiny_patch16_224.augreg_in21k"
@@ -232,15 +232,15 @@ def test_weights_that_have_an_address_only_are_found_where_torch_keeps_them(tmp_
     path.write_bytes(b"weights")
     assert pretrained.file_of("gcvit_tiny.in1k") == path
     with pytest.raises(ConfigError, match=r"is damaged: its sha256 is 9a129038d9a0… instead of ac783954…"):
-        backbones.weights_hash(tiny(name="gcvit_tiny.in1k", pretrained=True))
+        identity.weights_hash(tiny(name="gcvit_tiny.in1k", pretrained=True))
 
 
 def test_pretrained_weights_are_compared_with_the_hash_that_the_hub_states(hub):
     link = hub("model.safetensors", b"weights")
-    assert backbones.weights_hash(tiny(name=TAG, pretrained=True)) == link.resolve().name
+    assert identity.weights_hash(tiny(name=TAG, pretrained=True)) == link.resolve().name
     link.resolve().write_bytes(b"weight")
     with pytest.raises(ConfigError, match=rf"is damaged: .*\nremove .*{link.resolve().name} and run again"):
-        backbones.weights_hash(tiny(name=TAG, pretrained=True))
+        identity.weights_hash(tiny(name=TAG, pretrained=True))
 
 
 @pytest.mark.parametrize("there", ["model.safetensors", "pytorch_model.bin"])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pear_cli.backbone.build import weights_hash
+from pear_cli.backbone.identity import weights_hash
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, StoreError
 from pear_cli.experiment.lineage import Lineage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pear_cli.backbone.build import weights_name
+from pear_cli.backbone.identity import weights_name
 from pear_cli.config.choices import Phase, Precision, Select
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.experiment.lineage import SHORT, Lineage

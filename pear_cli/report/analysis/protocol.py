@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from pear_cli.backbone.build import weights_name
+from pear_cli.backbone.identity import weights_name
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.spelling import value
 

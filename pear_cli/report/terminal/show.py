@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pear_cli.backbone.build import weights_name
+from pear_cli.backbone.identity import weights_name
 from pear_cli.errors import StoreError
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report import spelling
