@@ -1,6 +1,7 @@
 """The commands that look after artifacts, and use the models in them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -170,7 +171,11 @@ def gc(
         float | None, typer.Option(metavar="DAYS", help="Also unused artifacts older than this.")
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every hash; set damaged ones aside, exit with 1.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check every hash; set damaged ones aside; exit with 1 if any is damaged or unread.",
+        ),
     ] = False,
     old_schema: Annotated[
         bool, typer.Option("--old-schema", help="Also artifacts of an older pear, which are not read.")
@@ -186,6 +191,8 @@ def gc(
     """
     from pear_cli.store.draft import QUARANTINE
 
+    if older_than is not None and not 0 <= older_than < math.inf:
+        raise UsageError(f"--older-than {older_than} is not an age; give a finite number of days, 0 or more")
     seconds = None if older_than is None else older_than * 86400
     place = _store(store)
     left: dict[Path, StoreError] = {}
@@ -208,6 +215,7 @@ def gc(
     typer.echo(f"{verb} {report.size} bytes in {len(shown) - damaged} items{also}", err=True)
     if damaged:
         complain("gc", f"damaged artifacts: {damaged}, {done} in {place.root / QUARANTINE} till the next gc")
+    if damaged or (verify and left):
         raise typer.Exit(1)
 
 

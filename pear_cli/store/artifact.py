@@ -59,7 +59,8 @@ class Artifact:
 
         Raises:
             MissingArtifact: no manifest, so not an artifact.
-            CorruptArtifact: a manifest that is damaged, not ours, or another artifact's.
+            CorruptArtifact: a manifest that is damaged, not ours, or another artifact's, or that
+                is missing beside its seal, or its seal beside it.
             OldSchema: a manifest of an older pear.
             StoreError: a manifest of a newer pear, or one that cannot be read.
         """
@@ -205,6 +206,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except CorruptArtifact:
         if os.path.lexists(path / MANIFEST):
             raise
+        if os.path.lexists(path / SEAL):
+            raise corrupt(path, f"{MANIFEST} is missing beside its {SEAL}") from None
         raise MissingArtifact(f"{path} is not an artifact (no {MANIFEST}); see: pear ls") from None
     manifest = _parse(path, MANIFEST, content)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -217,10 +220,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has schema {schema}, this pear reads {SCHEMA}; run its experiment again, or export it "
             "with the pear that made it"
         )
-    if os.path.lexists(path / SEAL):
-        sealed = _read_file(path, SEAL, most=LARGEST_MANIFEST)
-        if sealed != seal(content):
-            raise corrupt(path, f"{MANIFEST} is damaged (its sha256 is not the one in {SEAL})")
+    if not os.path.lexists(path / SEAL):
+        raise corrupt(path, f"{SEAL}, which vouches for {MANIFEST}, is missing")
+    if _read_file(path, SEAL, most=LARGEST_MANIFEST) != seal(content):
+        raise corrupt(path, f"{MANIFEST} is damaged (its sha256 is not the one in {SEAL})")
     if wrong := _first_wrong(manifest):
         raise corrupt(path, f"{MANIFEST} has no sound {wrong}")
     return manifest  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 """Looking after a store: removing what was asked for, and what nobody needs."""
 
+import math
 import os
 import re
 import stat
@@ -130,9 +131,11 @@ def collect(
         on_error: see `OnError`; it may be told of one artifact twice.
 
     Raises:
-        StoreError: the store cannot be written, or has a manifest that may not be read, so that what it needs
-            is unknown.
+        StoreError: `older_than` is negative or not finite, the store cannot be written, or it
+            has a manifest that may not be read, so that what it needs is unknown.
     """
+    if older_than is not None and not 0 <= older_than < math.inf:
+        raise StoreError(f"older than {older_than} is not an age; give a finite number that is not negative")
     locks = sorted((store.root / ".locks").glob("*.lock"))
     items = list(leftovers(store, dry_run, older_than))
     items += [_delete("quarantined", path, dry_run) for path in sorted((store.root / QUARANTINE).glob("*"))]

@@ -10,7 +10,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from pear_cli.errors import MissingArtifact, StoreError, near
 from pear_cli.store import gc as housekeeping
-from pear_cli.store.artifact import KEY, MANIFEST, STAGE, Artifact, name_of
+from pear_cli.store.artifact import KEY, MANIFEST, SEAL, STAGE, Artifact, name_of
 from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain
 from pear_cli.store.draft import QUARANTINE, Draft, discard, draft_path, refuse_link, writing
 from pear_cli.store.gc import OnError, ignore
@@ -204,14 +204,18 @@ class Store:
             StoreError: the prefix is too short, or several artifacts share it.
         """
         path = Path(text).expanduser()
-        if (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file() or (path / SEAL).is_file():
             return path.absolute()
         stage, _, prefix = text.rstrip("/").rpartition("/")
         if (stage and not STAGE.fullmatch(stage)) or not prefix:
             raise MissingArtifact(f"{text} is not the folder of an artifact: it has no {MANIFEST}")
         if len(prefix) < SHORTEST_PREFIX:
             raise StoreError(f'"{text}" is too short for a key: give {SHORTEST_PREFIX} or more of its digits')
-        known = [folder for folder in self.folders(stage or None) if (folder / MANIFEST).is_file()]
+        known = [
+            folder
+            for folder in self.folders(stage or None)
+            if any((folder / name).is_file() for name in (MANIFEST, SEAL))
+        ]
         found = [folder for folder in known if folder.name.startswith(prefix)]
         if not found:
             hint = near(prefix, [folder.name for folder in known]) or "; see what there is: pear ls"

@@ -139,7 +139,7 @@ def test_an_artifact_of_a_newer_pear_is_reported_and_stays_while_others_go(
     of_a_newer_pear(chain[1])
     (put(store, "eval", "d" * 32).path / "numbers.json").write_text("[]")
     told = dict[Path, StoreError]()
-    report = store.collect(older_than=-1, verify=True, on_error=told.__setitem__)
+    report = store.collect(older_than=0, verify=True, on_error=told.__setitem__)
     assert [(item.kind, item.path.name[0]) for item in report.items] == [("corrupt", "d"), ("old", "c")]
     assert [path for path in (chain[0].path, chain[1].path) if not path.exists()] == []
     assert list(told) == [chain[1].path]
@@ -319,3 +319,11 @@ def test_gc_never_removes_an_artifact_that_a_kept_one_was_made_from(
     assert all(key in left for artifact in left.values() for key in artifact.inputs.values())
     used = {key for artifact in left.values() for key in artifact.inputs.values()}
     assert all(key in used or not nodes[int(key, 16)][1] for key in left)
+
+
+@pytest.mark.parametrize("age", [-1.0, float("nan"), float("inf"), -float("inf")])
+def test_an_age_that_is_negative_or_not_finite_removes_nothing(store: Store, age: float) -> None:
+    made = put(store, "eval", "a" * 32)
+    with pytest.raises(StoreError, match="is not an age"):
+        store.collect(older_than=age)
+    assert made.path.exists()

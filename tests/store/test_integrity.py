@@ -176,3 +176,18 @@ def test_an_unknown_file_name_is_an_error_with_the_near_miss(artifact: Artifact)
         artifact.json("histori")
     with pytest.raises(MissingArtifact, match=r"files: adapters\.safetensors, history\.json"):
         artifact.read("../history.json")
+
+
+@pytest.mark.parametrize("lost", ["manifest.sha256", "manifest.json"])
+def test_a_manifest_and_its_seal_are_damaged_without_each_other_and_set_aside_by_gc(
+    artifact: Artifact, lost: str
+) -> None:
+    store = Store(artifact.path.parent.parent)
+    (artifact.path / lost).unlink()
+    with pytest.raises(CorruptArtifact, match=f"{lost}.* is missing"):
+        store.get("train", KEY)
+    unread: dict[Path, StoreError] = {}
+    assert list(store.artifacts(on_error=unread.__setitem__)) == []
+    assert list(unread) == [store.locate(KEY)] == [artifact.path]
+    assert [item.kind for item in store.collect(verify=True).items] == ["corrupt"]
+    assert not artifact.path.exists()
