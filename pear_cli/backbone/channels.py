@@ -8,7 +8,6 @@ alone: those that a norm over the channels reads, such as the residual stream of
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from pear_cli.backbone.site import Site
 from pear_cli.backbone.sites import all_sites, heads_reader
-from pear_cli.backbone.widths import TABLE, Side, Widths, parameters, tensor_at
+from pear_cli.backbone.widths import TABLE, Group, Member, Side, Widths, tensor_at
 from pear_cli.errors import ConfigError, CorruptArtifact
 
 EFFECT, ROUNDING = 1e-3, 1e-5
@@ -24,47 +23,6 @@ EFFECT, ROUNDING = 1e-3, 1e-5
 
 COUPLED = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
 """Modules that may be of a group; of any other with parameters, zero channels do not stay zero."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """What a group has of one module.
-
-    Args:
-        module: its path.
-        side: which of its channels.
-        index: the channels of each unit, (units, k).
-    """
-
-    module: str
-    side: Side
-    index: Tensor
-
-    def parameters(self, model: nn.Module) -> dict[str, int]:
-        """The parameters and buffers that have these channels, with the dimension along which they lie."""
-        return parameters(model, self.module, self.side)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Coupled channels, or the heads of one attention; each is a unit.
-
-    Args:
-        name: path of the module that writes them.
-        slot: its slot, or the last of its path.
-        block: index of its block; 0 for what stands before the blocks.
-        heads: whether its units are attention heads.
-        members: where its channels are.
-    """
-
-    name: str
-    slot: str
-    block: int
-    heads: bool
-    members: tuple[Member, ...]
-
-    def __len__(self) -> int:
-        return len(self.members[0].index)
 
 
 def by_unit(values: Tensor, dim: int, index: Tensor) -> Tensor:

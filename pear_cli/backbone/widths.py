@@ -3,15 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pear_cli.errors import CorruptArtifact
-
-if TYPE_CHECKING:
-    from pear_cli.backbone.channels import Group
 
 LIMIT = 1 << 20
 """Channels of one module that widths may name."""
@@ -38,6 +35,47 @@ def parameters(model: nn.Module, path: str, side: Side) -> dict[str, int]:
     return {f"{path}.{name}": 0 for name, tensor in own if tensor.ndim}
 
 
+@dataclass(frozen=True)
+class Member:
+    """What a group has of one module.
+
+    Args:
+        module: its path.
+        side: which of its channels.
+        index: the channels of each unit, (units, k).
+    """
+
+    module: str
+    side: Side
+    index: Tensor
+
+    def parameters(self, model: nn.Module) -> dict[str, int]:
+        """The parameters and buffers that have these channels, with the dimension along which they lie."""
+        return parameters(model, self.module, self.side)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Coupled channels, or the heads of one attention; each is a unit.
+
+    Args:
+        name: path of the module that writes them.
+        slot: its slot, or the last of its path.
+        block: index of its block; 0 for what stands before the blocks.
+        heads: whether its units are attention heads.
+        members: where its channels are.
+    """
+
+    name: str
+    slot: str
+    block: int
+    heads: bool
+    members: tuple[Member, ...]
+
+    def __len__(self) -> int:
+        return len(self.members[0].index)
+
+
 Left = Mapping[int, Tensor]
 """Indices that stay, in order, by dimension of a tensor."""
 
@@ -62,7 +100,7 @@ class Widths:
                     raise CorruptArtifact(f"these are no widths: {module} has no channel left ({side.value})")
 
     @classmethod
-    def without(cls, pruned: Mapping[str, Sequence[int]], of: "Iterable[Group]") -> "Widths":
+    def without(cls, pruned: Mapping[str, Sequence[int]], of: Iterable[Group]) -> "Widths":
         """The widths of a network that loses the `pruned` units of its groups."""
         kept: dict[str, dict[Side, Tensor]] = {}
         for group in of:

@@ -1,7 +1,7 @@
 """The commands that look after artifacts, and use the models in them."""
 
 import json
-import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +16,14 @@ from pear_cli.cli.options import (
     Overrides,
     Root,
     Weights,
+    Yes,
     complain,
     complain_of_unread,
     complete_key,
+    confirm,
 )
 from pear_cli.cli.options import open_store as _store
-from pear_cli.errors import StoreError, near
+from pear_cli.errors import OldSchema, StoreError, near
 from pear_cli.launch.flags import UsageError
 
 Shown = Annotated[
@@ -34,6 +36,9 @@ Shown = Annotated[
 ]
 
 FORMATS = ("safetensors",)
+
+LONGEST_AGE = 36500
+"""Days that --older-than may name: a hundred years."""
 
 app = typer.Typer()
 
@@ -145,6 +150,7 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
 def rm(
     artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT", autocompletion=complete_key)],
     recursive: Annotated[bool, typer.Option("--recursive", help="Also what was made from it.")] = False,
+    yes: Yes = False,
     store: Root = STORE,
 ) -> None:
     """Remove artifacts, sound or damaged; prints the folders that went.
@@ -153,12 +159,20 @@ def rm(
     pear rm 3f2a
     pear rm 3f2a --recursive
     """
+    from pear_cli.store.removal import remove
+
     place = _store(store)
-    left: dict[Path, StoreError] = {}
-    for name in artifacts:
-        for gone in place.remove(place.locate(name), recursive=recursive, on_error=left.__setitem__):
-            typer.echo(gone)
-    complain_of_unread("rm", left)
+    folders = [place.locate(name) for name in artifacts]
+    if recursive:
+        doomed = (remove(place, folder, recursive=True, dry_run=True) for folder in folders)
+        if more := list(dict.fromkeys(path for paths in doomed for path in paths if path not in folders)):
+            confirm("rm", map(str, more), f"{len(more)} artifacts were made from it", yes)
+    unread: dict[Path, StoreError] = {}
+    for folder in folders:
+        if folder.exists():  # one before may have taken it along
+            for gone in remove(place, folder, recursive=recursive, on_error=unread.__setitem__):
+                typer.echo(gone)
+    complain_of_unread("rm", unread)
 
 
 @app.command(cls=OfAStore)
@@ -171,15 +185,12 @@ def gc(
         float | None, typer.Option(metavar="DAYS", help="Also unused artifacts older than this.")
     ] = None,
     verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Check every hash; set damaged ones aside; exit with 1 if any is damaged or unread.",
-        ),
+        bool, typer.Option("--verify", help="Check every hash; set damaged ones aside, exit with 1.")
     ] = False,
     old_schema: Annotated[
         bool, typer.Option("--old-schema", help="Also artifacts of an older pear, which are not read.")
     ] = False,
+    yes: Yes = False,
     store: Root = STORE,
 ) -> None:
     """Remove what killed processes left behind; complete artifacts only on request.
@@ -190,32 +201,33 @@ def gc(
     pear gc --orphans --older-than 30
     """
     from pear_cli.store.draft import QUARANTINE
+    from pear_cli.store.gc import collect
 
-    if older_than is not None and not 0 <= older_than < math.inf:
-        raise UsageError(f"--older-than {older_than} is not an age; give a finite number of days, 0 or more")
+    if older_than is not None and not 0 <= older_than <= LONGEST_AGE:
+        raise UsageError(f"--older-than {older_than} is out of range: 0 to {LONGEST_AGE} days")
     seconds = None if older_than is None else older_than * 86400
     place = _store(store)
-    left: dict[Path, StoreError] = {}
-    report = place.collect(
-        dry_run=dry_run,
-        orphans=orphans,
-        older_than=seconds,
-        verify=verify,
-        old_schema=old_schema,
-        on_error=left.__setitem__,
-    )
+    what = partial(collect, place, orphans=orphans, older_than=seconds, old_schema=old_schema)
+    if not dry_run and (orphans or old_schema or older_than is not None):
+        complete = [item for item in what(dry_run=True).items if item.is_complete]
+        if complete:
+            lines = (f"{item.kind}\t{item.size}\t{item.path}" for item in complete)
+            confirm("gc", lines, f"{len(complete)} complete artifacts would go", yes)
+    unread: dict[Path, StoreError] = {}
+    report = what(dry_run=dry_run, verify=verify, on_error=unread.__setitem__)
     shown = [item for item in report.items if item.kind != "lock"]
     for item in shown:
         typer.echo(f"{item.kind}\t{item.size}\t{item.path}")
-    complain_of_unread("gc", left)
+    complain_of_unread("gc", unread)
     damaged = sum(item.kind == "corrupt" for item in shown)
     locks = len(report.items) - len(shown)
     verb, done = ("would free", "would be set aside") if dry_run else ("freed", "set aside")
     also = f" and {locks} unused lock files" if locks else ""
     typer.echo(f"{verb} {report.size} bytes in {len(shown) - damaged} items{also}", err=True)
+    unchecked = verify and any(not isinstance(error, OldSchema) for error in unread.values())
     if damaged:
         complain("gc", f"damaged artifacts: {damaged}, {done} in {place.root / QUARANTINE} till the next gc")
-    if damaged or (verify and left):
+    if damaged or unchecked:
         raise typer.Exit(1)
 
 

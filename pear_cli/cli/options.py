@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +80,7 @@ Name = Annotated[
         metavar="ARTIFACT", help="A folder, a key, or its first digits.", autocompletion=complete_key
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before artifacts go.")]
 Lines = Annotated[bool, typer.Option("--json", help="Print lines of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors on stderr.")]
 DryRun = Annotated[
@@ -150,6 +151,26 @@ def complain_of_unread(command: str, unread: Mapping[Path, StoreError]) -> None:
     for error in there.values():
         if not isinstance(error, CorruptArtifact | OldSchema):
             complain(command, f"skipped: {error}")
+
+
+def confirm(command: str, lines: Iterable[str], what: str, yes: bool) -> None:
+    """Ask on a terminal before something goes that could still be read; a script says --yes.
+
+    Args:
+        lines: what would go, one a line; shown before the question.
+        what: it in a few words.
+        yes: it was answered already.
+
+    Raises:
+        StoreError: nobody is there to answer.
+        typer.Abort: the answer is no.
+    """
+    if yes:
+        return
+    print(*(printable_lines(line) for line in lines), sep="\n", file=sys.stderr)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StoreError(f"{what} (see above); nothing was removed. To remove them: --yes")
+    typer.confirm(f"pear {command}: {what}; remove them?", abort=True, err=True)
 
 
 def complain(command: str, message: object) -> None:

@@ -30,6 +30,7 @@ from pear_cli.launch.results import complain, report
 from pear_cli.launch.sweep.multirun import Multirun, is_multirun
 from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current
 from pear_cli.launch.work import Record
+from pear_cli.store import gc
 from pear_cli.store.store import Store
 from pear_cli.system import progress, signals
 from pear_cli.system.streams import PARENT, QUIET, stdout_to_stderr, this_process, until_closed
@@ -144,7 +145,7 @@ def _launch(
     report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
         if multirun is not None and not multirun.here and multirun.store is not None:
-            Store(multirun.store).remove_leftovers()  # of processes that its launcher has killed
+            gc.remove_leftovers(Store(multirun.store))  # of processes that its launcher has killed
         complain(command, _interrupted(under_way, records))
     elif code == DONE and any("error" in record for record in records):
         code = FAILED

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.splopa import SPLoPA
-from pear_cli.backbone.channels import Group, by_unit, coupled
-from pear_cli.backbone.widths import Side, tensor_at
+from pear_cli.backbone.channels import by_unit, coupled
+from pear_cli.backbone.widths import Group, Side, tensor_at
 from pear_cli.config.choices import Criterion, Reduction
 from pear_cli.scoring.importance import ScoredUnit
 from pear_cli.scoring.probe import Probe

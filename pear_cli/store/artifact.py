@@ -59,8 +59,7 @@ class Artifact:
 
         Raises:
             MissingArtifact: no manifest, so not an artifact.
-            CorruptArtifact: a manifest that is damaged, not ours, or another artifact's, or that
-                is missing beside its seal, or its seal beside it.
+            CorruptArtifact: a manifest that is damaged, not ours, or another artifact's.
             OldSchema: a manifest of an older pear.
             StoreError: a manifest of a newer pear, or one that cannot be read.
         """
@@ -151,6 +150,11 @@ class Artifact:
             self.read(name)
 
 
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder is an artifact, sound or damaged: it has a manifest, or the seal of a lost one."""
+    return any(os.path.lexists(folder / name) for name in (MANIFEST, SEAL))
+
+
 def name_of(folder: Path) -> str:
     """Return `<stage>/<key>` of an artifact's folder."""
     return f"{folder.parent.name}/{folder.name}"
@@ -204,10 +208,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = _read_file(path, MANIFEST, most=LARGEST_MANIFEST)
     except CorruptArtifact:
-        if os.path.lexists(path / MANIFEST):
+        if is_artifact(path):
             raise
-        if os.path.lexists(path / SEAL):
-            raise corrupt(path, f"{MANIFEST} is missing beside its {SEAL}") from None
         raise MissingArtifact(f"{path} is not an artifact (no {MANIFEST}); see: pear ls") from None
     manifest = _parse(path, MANIFEST, content)
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -220,8 +222,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has schema {schema}, this pear reads {SCHEMA}; run its experiment again, or export it "
             "with the pear that made it"
         )
-    if not os.path.lexists(path / SEAL):
-        raise corrupt(path, f"{SEAL}, which vouches for {MANIFEST}, is missing")
     if _read_file(path, SEAL, most=LARGEST_MANIFEST) != seal(content):
         raise corrupt(path, f"{MANIFEST} is damaged (its sha256 is not the one in {SEAL})")
     if wrong := _first_wrong(manifest):

@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 QUARANTINE = ".quarantine"
 """Folder at the store's root for damaged artifacts that stood in the way."""
+
+UNLOCKED_SECONDS = 24 * 3600.0
+"""A draft that nobody's lock covers counts as abandoned after this time."""
 
 UNLOCKED = "-free"
 """Ends the name of a draft made without the key's lock, so that its age decides when it is stale."""
@@ -178,6 +183,35 @@ def discard(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def stale_drafts(folder: Path, key: str) -> list[Path]:
+    """Return the drafts of a key that nobody writes any more, given that the caller holds the key's lock."""
+    with os.scandir(folder) as entries:
+        drafts = [Path(entry.path) for entry in entries if entry.name.startswith(f".tmp-{key}-")]
+    return [
+        draft for draft in drafts if not draft.name.endswith(UNLOCKED) or age_of(draft) > UNLOCKED_SECONDS
+    ]
+
+
+def _stats(path: Path) -> list[os.stat_result]:
+    """Return the status of a file, or of a folder and all in it; others may be deleting there."""
+    inside = [Path(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files)]
+    found = []
+    for entry in (path, *inside):
+        with suppress(FileNotFoundError):
+            found.append(entry.lstat())
+    return found
+
+
+def size_of(path: Path) -> int:
+    return sum(status.st_size for status in _stats(path) if stat.S_ISREG(status.st_mode))
+
+
+def age_of(folder: Path) -> float:
+    """Return the seconds since a folder or something in it last changed."""
+    now = time.time()
+    return now - max((status.st_mtime for status in _stats(folder)), default=now)
 
 
 def _describe(file: Path) -> dict[str, object]:

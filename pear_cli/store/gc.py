@@ -1,29 +1,26 @@
-"""Looking after a store: removing what was asked for, and what nobody needs."""
+"""Looking after a store: removing what nobody needs."""
 
-import math
 import os
 import re
-import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError
-from pear_cli.store.artifact import KEY, MANIFEST, STAGE, Artifact, name_of, named_keys
-from pear_cli.store.draft import QUARANTINE, UNLOCKED, discard, draft_path, quarantine, writing
-
-if TYPE_CHECKING:
-    from pear_cli.store.store import Store
-
-UNLOCKED_SECONDS = 24 * 3600.0
-"""A draft that nobody's lock covers counts as abandoned after this time."""
-
-OnError = Callable[[Path, StoreError], None]
-"""Told of each artifact that is left alone: a newer pear made it, or it cannot be read."""
+from pear_cli.store.artifact import KEY, MANIFEST, STAGE, Artifact, named_keys
+from pear_cli.store.draft import (
+    QUARANTINE,
+    age_of,
+    discard,
+    quarantine,
+    size_of,
+    stale_drafts,
+    writing,
+)
+from pear_cli.store.removal import inputs_first, readable, take_away
+from pear_cli.store.store import OnError, Store, ignore
 
 LEFTOVER = re.compile(r"\.(?:tmp|work)-([0-9a-f]{32})(?:-.*)?")
 
@@ -42,6 +39,11 @@ class Item:
     path: Path
     size: int
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is an artifact that could still be read."""
+        return self.kind in ("orphan", "old", "schema")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -56,64 +58,15 @@ class Report:
         return sum(item.size for item in self.items if item.kind != "corrupt")
 
 
-def ignore(path: Path, error: StoreError) -> None:
-    """Tell nobody (see `OnError`)."""
-
-
-def remove(store: "Store", path: Path, recursive: bool, on_error: OnError) -> list[Path]:
-    """Remove an artifact, sound or damaged; it is gone in one step, then deleted.
-
-    Args:
-        store: the store that it is in.
-        path: its folder.
-        recursive: remove also the artifacts made from it, the last made first.
-        on_error: see `OnError`.
-
-    Returns:
-        The folders that went, in order.
-
-    Raises:
-        MissingArtifact: it is not there.
-        StoreError: other artifacts were made from it, a process is working on it, or the store is read-only.
-    """
-    if not os.path.lexists(path):
-        raise MissingArtifact(f"{path} is not there; see what there is: pear ls")
-    place = path.absolute().parent
-    if not (KEY.fullmatch(path.name) and STAGE.fullmatch(place.name) and place.parent.samefile(store.root)):
-        raise StoreError(f"{path} is not in the store {store.root}; delete it by hand if you want it gone")
-    target = store.path(place.name, path.name)
-    artifacts, unread = _readable(store)
-    unread.pop(target, None)
-    doomed, users = {target.name}, []
-    for artifact in _inputs_first(artifacts):
-        if doomed.intersection(artifact.inputs.values()):
-            doomed.add(artifact.key)
-            users.append(artifact.path)
-    if users and not recursive:
-        names = ", ".join(map(name_of, users))
-        raise StoreError(f"{path} is an input of {names}; to remove all: pear rm --recursive {path}")
-    if bound := [folder for folder in unread if doomed & named_keys(folder)]:
-        names = ", ".join(map(name_of, bound))
-        raise StoreError(
-            f"{path} is an input of {names}, made by a newer pear; upgrade pear, or first: pear rm {bound[0]}"
-        )
-    for folder, error in unread.items():
-        on_error(folder, error)
-    gone = [*reversed(users), target]
-    for folder in gone:
-        with store.lock(folder.parent.name, folder.name, wait=0):
-            _take_away(folder)
-    return gone
-
-
 def collect(
-    store: "Store",
-    dry_run: bool,
-    orphans: bool,
-    older_than: float | None,
-    verify: bool,
-    old_schema: bool,
-    on_error: OnError,
+    store: Store,
+    *,
+    dry_run: bool = False,
+    orphans: bool = False,
+    older_than: float | None = None,
+    verify: bool = False,
+    old_schema: bool = False,
+    on_error: OnError = ignore,
 ) -> Report:
     """Remove what nobody needs: dead drafts and locks, workspaces of complete artifacts, the quarantine.
 
@@ -131,11 +84,12 @@ def collect(
         on_error: see `OnError`; it may be told of one artifact twice.
 
     Raises:
-        StoreError: `older_than` is negative or not finite, the store cannot be written, or it
-            has a manifest that may not be read, so that what it needs is unknown.
+        StoreError: the store cannot be written, has a manifest that may not be read, so that what it needs is
+            unknown; or an age that is negative or not finite.
     """
-    if older_than is not None and not 0 <= older_than < math.inf:
-        raise StoreError(f"older than {older_than} is not an age; give a finite number that is not negative")
+    if older_than is not None and not 0 <= older_than < float("inf"):
+        raise StoreError(f"an age of {older_than} seconds is out of range: finite, and at least 0")
+    store.refuse_links()
     locks = sorted((store.root / ".locks").glob("*.lock"))
     items = list(leftovers(store, dry_run, older_than))
     items += [_delete("quarantined", path, dry_run) for path in sorted((store.root / QUARANTINE).glob("*"))]
@@ -146,7 +100,7 @@ def collect(
         items += _collect_old_schema(store, dry_run)
     if orphans or older_than is not None:
         skip = {item.path for item in damaged}
-        artifacts, unread = _readable(store)
+        artifacts, unread = readable(store)
         for folder, error in unread.items():
             on_error(folder, error)
         artifacts = [artifact for artifact in artifacts if artifact.path not in skip]
@@ -158,14 +112,14 @@ def collect(
     return Report(tuple(items), dry_run)
 
 
-def stale_drafts(folder: Path, key: str) -> list[Path]:
-    """Return the drafts of a key that nobody writes any more, given that the caller holds the key's lock."""
-    with os.scandir(folder) as entries:
-        drafts = [Path(entry.path) for entry in entries if entry.name.startswith(f".tmp-{key}-")]
-    return [draft for draft in drafts if not draft.name.endswith(UNLOCKED) or _age(draft) > UNLOCKED_SECONDS]
+def remove_leftovers(store: Store) -> None:
+    """Remove what killed processes left unfinished, except for progress that can be resumed."""
+    store.refuse_links()
+    for _ in leftovers(store):
+        pass
 
 
-def leftovers(store: "Store", dry_run: bool = False, older_than: float | None = None) -> Iterator[Item]:
+def leftovers(store: Store, dry_run: bool = False, older_than: float | None = None) -> Iterator[Item]:
     """Remove drafts that nobody writes any more, and workspaces whose artifact is there or that are too old.
 
     Args:
@@ -181,35 +135,35 @@ def leftovers(store: "Store", dry_run: bool = False, older_than: float | None = 
                 continue
             stale = [("draft", path) for path in stale_drafts(folder, key)]
             work = store.work_path(folder.name, key)
-            if work.exists() and ((folder / key / MANIFEST).exists() or _age(work) > limit):
+            if work.exists() and ((folder / key / MANIFEST).exists() or age_of(work) > limit):
                 stale.append(("work", work))
             for kind, path in stale:
                 yield _delete(kind, path, dry_run)
 
 
-def _collect_damaged(store: "Store", dry_run: bool, on_error: OnError) -> Iterator[Item]:
+def _collect_damaged(store: Store, dry_run: bool, on_error: OnError) -> Iterator[Item]:
     for path in store.folders():
         with _claimed(store, path.parent.name, path.name, dry_run) as ours:
             if ours and _is_damaged(store, path, on_error):
-                yield Item("corrupt", path, _size(path))
+                yield Item("corrupt", path, size_of(path))
                 if not dry_run:
                     with writing(store.root):
                         quarantine(path)
 
 
-def _collect_old_schema(store: "Store", dry_run: bool) -> Iterator[Item]:
+def _collect_old_schema(store: Store, dry_run: bool) -> Iterator[Item]:
     unread: dict[Path, StoreError] = {}
     for _ in store.artifacts(on_error=unread.__setitem__):
         pass
     for path in (path for path, error in unread.items() if isinstance(error, OldSchema)):
         with _claimed(store, path.parent.name, path.name, dry_run) as ours:
             if ours:
-                yield Item("schema", path, _size(path))
+                yield Item("schema", path, size_of(path))
                 if not dry_run:
-                    _take_away(path)
+                    take_away(path)
 
 
-def _is_damaged(store: "Store", path: Path, on_error: OnError) -> bool:
+def _is_damaged(store: Store, path: Path, on_error: OnError) -> bool:
     try:
         store.get(path.parent.name, path.name).verify()
     except MissingArtifact:
@@ -222,7 +176,7 @@ def _is_damaged(store: "Store", path: Path, on_error: OnError) -> bool:
 
 
 def _collect_artifacts(
-    store: "Store",
+    store: Store,
     artifacts: list[Artifact],
     needed: set[str],
     present: set[str] | None,
@@ -230,7 +184,7 @@ def _collect_artifacts(
     dry_run: bool,
 ) -> Iterator[Item]:
     """Remove orphans (an input is not in `present`, if given) and old ones, but nothing that is `needed`."""
-    ordered = _inputs_first(artifacts)
+    ordered = inputs_first(artifacts)
     lost: set[str] = set()
     for artifact in ordered if present is not None else []:
         if any(key in lost or key not in (present or ()) for key in artifact.inputs.values()):
@@ -241,14 +195,14 @@ def _collect_artifacts(
             with _claimed(store, artifact.stage, artifact.key, dry_run) as ours:
                 if ours:
                     kind = "orphan" if artifact.key in lost else "old"
-                    yield Item(kind, artifact.path, _size(artifact.path))
+                    yield Item(kind, artifact.path, size_of(artifact.path))
                     if not dry_run:
-                        _take_away(artifact.path)
+                        take_away(artifact.path)
                     continue
         needed = needed.union(artifact.inputs.values())
 
 
-def _collect_locks(store: "Store", locks: list[Path], dry_run: bool) -> Iterator[Item]:
+def _collect_locks(store: Store, locks: list[Path], dry_run: bool) -> Iterator[Item]:
     for path in locks:
         stage, _, key = path.stem.rpartition("-")
         if STAGE.fullmatch(stage) and KEY.fullmatch(key):
@@ -258,7 +212,7 @@ def _collect_locks(store: "Store", locks: list[Path], dry_run: bool) -> Iterator
 
 
 @contextmanager
-def _claimed(store: "Store", stage: str, key: str, dry_run: bool) -> Iterator[bool]:
+def _claimed(store: Store, stage: str, key: str, dry_run: bool) -> Iterator[bool]:
     """Yield whether nobody works on a key; unless it is a dry run, its lock is held meanwhile."""
     if dry_run:
         yield not store.is_busy(stage, key)
@@ -272,57 +226,9 @@ def _claimed(store: "Store", stage: str, key: str, dry_run: bool) -> Iterator[bo
 
 
 def _delete(kind: str, path: Path, dry_run: bool) -> Item:
-    item = Item(kind, path, _size(path))
+    item = Item(kind, path, size_of(path))
     if not dry_run:
         discard(path)
         if os.path.lexists(path):
             raise StoreError(f"{path} cannot be deleted; change its owner or mode, then try again")
     return item
-
-
-def _take_away(folder: Path) -> None:
-    aside = draft_path(folder.parent, folder.name, locked=True)
-    with writing(folder.parent), suppress(FileNotFoundError):  # gone already is what was wanted
-        os.rename(folder, aside)
-    discard(aside)
-
-
-def _readable(store: "Store") -> tuple[list[Artifact], dict[Path, StoreError]]:
-    """Return the artifacts that can be read, and why others cannot, leaving out damaged ones."""
-    unread: dict[Path, StoreError] = {}
-
-    def note(path: Path, error: StoreError) -> None:
-        if not isinstance(error, CorruptArtifact):
-            unread[path] = error
-
-    return list(store.artifacts(on_error=note)), unread
-
-
-def _inputs_first(artifacts: list[Artifact]) -> list[Artifact]:
-    by_key = {artifact.key: artifact for artifact in artifacts}
-    graph = {key: set(artifact.inputs.values()) for key, artifact in by_key.items()}
-    try:
-        return [by_key[key] for key in TopologicalSorter(graph).static_order() if key in by_key]
-    except CycleError as error:
-        names = ", ".join(error.args[1])
-        raise StoreError(f"these artifacts name each other as inputs, so none is genuine: {names}") from error
-
-
-def _stats(path: Path) -> list[os.stat_result]:
-    """Return the status of a file, or of a folder and all in it; others may be deleting there."""
-    inside = [Path(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files)]
-    found = []
-    for entry in (path, *inside):
-        with suppress(FileNotFoundError):
-            found.append(entry.lstat())
-    return found
-
-
-def _size(path: Path) -> int:
-    return sum(status.st_size for status in _stats(path) if stat.S_ISREG(status.st_mode))
-
-
-def _age(folder: Path) -> float:
-    """Return the seconds since a folder or something in it last changed."""
-    now = time.time()
-    return now - max((status.st_mtime for status in _stats(folder)), default=now)

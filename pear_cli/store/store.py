@@ -9,16 +9,21 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pear_cli.errors import MissingArtifact, StoreError, near
-from pear_cli.store import gc as housekeeping
-from pear_cli.store.artifact import KEY, MANIFEST, SEAL, STAGE, Artifact, name_of
+from pear_cli.store.artifact import KEY, MANIFEST, STAGE, Artifact, is_artifact, name_of
 from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain
-from pear_cli.store.draft import QUARANTINE, Draft, discard, draft_path, refuse_link, writing
-from pear_cli.store.gc import OnError, ignore
+from pear_cli.store.draft import QUARANTINE, Draft, discard, draft_path, refuse_link, stale_drafts, writing
 from pear_cli.system.environment import environment
 
 __all__ = ["SCHEMA", "Artifact", "Draft", "Store", "canonical", "environment", "make_key", "plain"]
 
 SHORTEST_PREFIX = 4
+
+OnError = Callable[[Path, StoreError], None]
+"""Told of each artifact that is left alone: a newer pear made it, or it cannot be read."""
+
+
+def ignore(path: Path, error: StoreError) -> None:
+    """Tell nobody (see `OnError`)."""
 
 
 class Store:
@@ -174,7 +179,7 @@ class Store:
         refuse_link(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for stale in housekeeping.stale_drafts(folder, key) if held else []:
+            for stale in stale_drafts(folder, key) if held else []:
                 discard(stale)
             path = draft_path(folder, key, locked=held)
             path.mkdir()
@@ -204,18 +209,14 @@ class Store:
             StoreError: the prefix is too short, or several artifacts share it.
         """
         path = Path(text).expanduser()
-        if (path / MANIFEST).is_file() or (path / SEAL).is_file():
+        if is_artifact(path):
             return path.absolute()
         stage, _, prefix = text.rstrip("/").rpartition("/")
         if (stage and not STAGE.fullmatch(stage)) or not prefix:
             raise MissingArtifact(f"{text} is not the folder of an artifact: it has no {MANIFEST}")
         if len(prefix) < SHORTEST_PREFIX:
             raise StoreError(f'"{text}" is too short for a key: give {SHORTEST_PREFIX} or more of its digits')
-        known = [
-            folder
-            for folder in self.folders(stage or None)
-            if any((folder / name).is_file() for name in (MANIFEST, SEAL))
-        ]
+        known = [folder for folder in self.folders(stage or None) if is_artifact(folder)]
         found = [folder for folder in known if folder.name.startswith(prefix)]
         if not found:
             hint = near(prefix, [folder.name for folder in known]) or "; see what there is: pear ls"
@@ -229,39 +230,11 @@ class Store:
         """Return the artifact that a key, a prefix of one, or a path means (see `locate`)."""
         return Artifact.at(self.locate(text))
 
-    def _refuse_links(self) -> None:
+    def refuse_links(self) -> None:
         """Raise StoreError for a link in place of one of the store's own folders."""
         for place in self.root.glob("*"):
             if STAGE.fullmatch(place.name) or place.name in (".locks", QUARANTINE):
                 refuse_link(place)
-
-    def remove(
-        self, artifact: Artifact | Path, *, recursive: bool = False, on_error: OnError = ignore
-    ) -> list[Path]:
-        """Remove an artifact and return the folders that went (see `housekeeping.remove`)."""
-        path = artifact if isinstance(artifact, Path) else artifact.path
-        self._refuse_links()
-        return housekeeping.remove(self, path, recursive, on_error)
-
-    def remove_leftovers(self) -> None:
-        """Remove what killed processes left unfinished, except for progress that can be resumed."""
-        self._refuse_links()
-        for _ in housekeeping.leftovers(self):
-            pass
-
-    def collect(
-        self,
-        *,
-        dry_run: bool = False,
-        orphans: bool = False,
-        older_than: float | None = None,
-        verify: bool = False,
-        old_schema: bool = False,
-        on_error: OnError = ignore,
-    ) -> housekeeping.Report:
-        """Remove what nobody needs (see `housekeeping.collect`)."""
-        self._refuse_links()
-        return housekeeping.collect(self, dry_run, orphans, older_than, verify, old_schema, on_error)
 
 
 def is_locked(path: Path) -> bool:

@@ -12,8 +12,8 @@ import os
 import torch
 
 from pear_cli.adapters.splora import SPLoRA
-from pear_cli.backbone.channels import Group, bare, groups
-from pear_cli.backbone.widths import Widths
+from pear_cli.backbone.channels import bare, groups
+from pear_cli.backbone.widths import Group, Widths
 from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.config.settings import Backbone, Prune, Runtime
 from pear_cli.model import costs as accounting

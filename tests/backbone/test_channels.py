@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.backbone import channels
-from pear_cli.backbone.channels import Group, groups
-from pear_cli.backbone.widths import Side, Widths
+from pear_cli.backbone.channels import groups
+from pear_cli.backbone.widths import Group, Side, Widths
 from pear_cli.errors import ConfigError, CorruptArtifact
 
 MODELS = {

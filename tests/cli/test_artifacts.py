@@ -1,5 +1,6 @@
 """The commands that look after artifacts, and `pear eval` of a model that left its store."""
 
+import io
 import json
 import os
 import re
@@ -72,7 +73,12 @@ def test_an_input_of_others_is_only_removed_with_them(pear, copy, finished):
     kept = pear("rm", key, store)
     assert kept.code == 1
     assert "pear rm --recursive" in kept.err
-    assert len(pear("rm", key, store, "--recursive").out.splitlines()) == 6
+    asked = pear("rm", key, store, "--recursive")
+    assert (asked.code, asked.out) == (1, "")
+    assert (
+        "5 artifacts were made from it (see above); nothing was removed. To remove them: --yes" in asked.err
+    )
+    assert len(pear("rm", key, store, "--recursive", "--yes").out.splitlines()) == 6
     assert pear("ls", store).err.endswith(" yet; pear run makes some\n")
 
 
@@ -164,7 +170,7 @@ def test_every_example_in_the_help_works(pear, copy, finished, tmp_path):
             (tmp_path / "again.safetensors").unlink(missing_ok=True)
             assert said.code == 0, (line, said.err)
     assert pear("rm", finished.made["eval"].key, store).code == 0
-    assert pear("rm", key, "--recursive", store).code == 0
+    assert pear("rm", key, "--recursive", "--yes", store).code == 0
 
 
 def test_export_writes_one_file_and_prints_its_name(pear, finished, tmp_path):
@@ -319,18 +325,74 @@ def test_artifacts_of_an_older_pear_are_one_line_and_go_on_request(pear, copy, f
         assert "damaged" not in said.err
     said = pear("gc", "--old-schema", "--dry-run", store)
     assert said.out.count("schema\t") == 2
-    assert pear("gc", "--old-schema", store).out.count("schema\t") == 2
+    assert pear("gc", "--old-schema", store).code == 1
+    assert pear("gc", "--old-schema", "--yes", store).out.count("schema\t") == 2
     assert "older pear" not in pear("ls", store).err
 
 
-@pytest.mark.parametrize("days", ["-1", "nan", "inf", "1e400"])
-def test_gc_refuses_days_that_are_negative_or_not_finite(pear, copy, days):
-    kept = pear("gc", "--older-than", days, f"--store={copy.root}")
-    assert kept.code == 2
-    assert f"--older-than {float(days)} is not an age" in kept.err
+@pytest.mark.parametrize("days", ["-1", "nan", "inf", "1e400", "-0.001", "40000"])
+def test_an_age_out_of_range_removes_nothing(pear, copy, days):
+    said = pear("gc", f"--older-than={days}", "--yes", f"--store={copy.root}")
+    assert (said.code, said.out) == (2, "")
+    assert "is out of range: 0 to 36500 days" in said.err
     assert len(list(copy.artifacts())) == 6
 
 
-def test_gc_verify_fails_where_something_could_not_be_read(pear, copy, finished):
-    (copy.path("eval", finished.made["eval"].key) / "manifest.json").write_text('{"schema": 99}')
-    assert pear("gc", "--verify", f"--store={copy.root}").code == 1
+def test_gc_lists_what_is_complete_and_asks_before_it_goes(pear, copy):
+    store = f"--store={copy.root}"
+    asked = pear("gc", "--older-than=0", store)
+    assert (asked.code, asked.out) == (1, "")
+    assert asked.err.count("old\t") == 6
+    assert "6 complete artifacts would go (see above); nothing was removed" in asked.err
+    assert len(list(copy.artifacts())) == 6
+    assert pear("gc", "--older-than=0", "--yes", store).out.count("old\t") == 6
+    assert not list(copy.artifacts())
+
+
+def test_gc_asks_on_a_terminal(monkeypatch):
+    import typer
+
+    from pear_cli.cli import options
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen, asked = Terminal(), []
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(typer, "confirm", lambda text, **_: asked.append(text))
+    options.confirm("gc", ["old\t3\tx"], "1 complete artifact would go", False)
+    assert (screen.getvalue(), asked) == ("old\t3\tx\n", ["pear gc: 1 complete artifact would go; remove them?"])
+    options.confirm("gc", ["old\t3\tx"], "1 complete artifact would go", True)
+    assert len(asked) == 1
+
+
+def test_a_lost_seal_and_a_lost_manifest_are_damage_that_every_command_finds(pear, copy, finished):
+    store = f"--store={copy.root}"
+    manifest = copy.path("eval", finished.made["eval"].key) / "manifest.json"
+    edited = manifest.read_text().replace('"accuracy": 0', '"accuracy": 1')
+    manifest.write_text(edited)
+    (manifest.parent / "manifest.sha256").unlink()
+    adapted = copy.path("train", finished.made["adapt"].key)
+    (adapted / "manifest.json").unlink()
+    said = pear("ls", store)
+    assert all(key in said.err for key in (finished.made["eval"].key, finished.made["adapt"].key))
+    for key in (finished.made["eval"].key, finished.made["adapt"].key):
+        shown = pear("show", key, store)
+        assert (shown.code, shown.out) == (1, "")
+        assert "is missing; remove it and run again: pear rm" in shown.err
+    swept = pear("gc", "--verify", store)
+    assert swept.code == 1
+    assert swept.out.count("corrupt\t") == 2
+    assert pear("gc", store).out.count("quarantined\t") == 2
+    assert len(list(copy.folders())) == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_gc_that_could_not_check_an_artifact_exits_with_1(pear, copy, finished):
+    file = copy.path("train", finished.made["train"].key) / "adapters.safetensors"
+    file.chmod(0)
+    said = pear("gc", "--verify", f"--store={copy.root}")
+    assert said.code == 1
+    assert "no permission to read it" in said.err

@@ -11,6 +11,7 @@ import torch
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError
 from pear_cli.store.artifact import Artifact
+from pear_cli.store.gc import collect
 from pear_cli.store.store import Store
 
 KEY = "0123456789abcdef" * 2
@@ -189,5 +190,5 @@ def test_a_manifest_and_its_seal_are_damaged_without_each_other_and_set_aside_by
     unread: dict[Path, StoreError] = {}
     assert list(store.artifacts(on_error=unread.__setitem__)) == []
     assert list(unread) == [store.locate(KEY)] == [artifact.path]
-    assert [item.kind for item in store.collect(verify=True).items] == ["corrupt"]
+    assert [item.kind for item in collect(store, verify=True).items] == ["corrupt"]
     assert not artifact.path.exists()

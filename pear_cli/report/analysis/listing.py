@@ -20,8 +20,7 @@ from pear_cli.report.analysis.filters import Filter, unknown
 from pear_cli.report.analysis.presets import preset_of
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical
-from pear_cli.store.gc import OnError, ignore
-from pear_cli.store.store import Store
+from pear_cli.store.store import OnError, Store, ignore
 
 CHOICES: dict[str, type[Enum]] = {
     **{"select": Select, "phase": Phase, "precision": Precision},
