@@ -211,7 +211,7 @@ def gc(
     if not dry_run and (orphans or old_schema or older_than is not None):
         complete = [item for item in what(dry_run=True).items if item.is_complete]
         if complete:
-            lines = (f"{item.kind}\t{item.size}\t{item.path}" for item in complete)
+            lines = (f"{item.kind}  {item.size}  {item.path}" for item in complete)
             confirm("gc", lines, f"{len(complete)} complete artifacts would go", yes)
     unread: dict[Path, StoreError] = {}
     report = what(dry_run=dry_run, verify=verify, on_error=unread.__setitem__)

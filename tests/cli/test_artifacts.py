@@ -342,7 +342,7 @@ def test_gc_lists_what_is_complete_and_asks_before_it_goes(pear, copy):
     store = f"--store={copy.root}"
     asked = pear("gc", "--older-than=0", store)
     assert (asked.code, asked.out) == (1, "")
-    assert asked.err.count("old\t") == 6
+    assert asked.err.count("old  ") == 6
     assert "6 complete artifacts would go (see above); nothing was removed" in asked.err
     assert len(list(copy.artifacts())) == 6
     assert pear("gc", "--older-than=0", "--yes", store).out.count("old\t") == 6
@@ -362,9 +362,12 @@ def test_gc_asks_on_a_terminal(monkeypatch):
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr(typer, "confirm", lambda text, **_: asked.append(text))
-    options.confirm("gc", ["old\t3\tx"], "1 complete artifact would go", False)
-    assert (screen.getvalue(), asked) == ("old\t3\tx\n", ["pear gc: 1 complete artifact would go; remove them?"])
-    options.confirm("gc", ["old\t3\tx"], "1 complete artifact would go", True)
+    options.confirm("gc", ["old  3  x"], "1 complete artifact would go", False)
+    assert (screen.getvalue(), asked) == (
+        "old\t3\tx\n",
+        ["pear gc: 1 complete artifact would go; remove them?"],
+    )
+    options.confirm("gc", ["old  3  x"], "1 complete artifact would go", True)
     assert len(asked) == 1
 
 

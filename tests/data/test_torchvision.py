@@ -126,7 +126,7 @@ def test_what_torchvision_lacks_is_named(tmp_path):
         dataset(tmp_path, dataset="CIFAR1000").classes()
     with pytest.raises(ConfigError, match=r"EuroSAT has no part 'test'; .*test_share=0\.2"):
         dataset(tmp_path, dataset="EuroSAT").classes()
-    with pytest.raises(ConfigError, match="train_images = 1 is wrong"):
+    with pytest.raises(ConfigError, match="train_images = 1 is out of range: 2 to"):
         dataset(tmp_path, train_images=1)
     assert "torchvision" in sys.modules
 
