@@ -364,7 +364,7 @@ def test_gc_asks_on_a_terminal(monkeypatch):
     monkeypatch.setattr(typer, "confirm", lambda text, **_: asked.append(text))
     options.confirm("gc", ["old  3  x"], "1 complete artifact would go", False)
     assert (screen.getvalue(), asked) == (
-        "old\t3\tx\n",
+        "old  3  x\n",
         ["pear gc: 1 complete artifact would go; remove them?"],
     )
     options.confirm("gc", ["old  3  x"], "1 complete artifact would go", True)
