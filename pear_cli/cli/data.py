@@ -102,8 +102,8 @@ def verify(
 ) -> None:
     """Decode every image of a dataset, and print all that is wrong: kind, split, name, what.
 
-    Exit code 1 where there is anything. Kinds: missing, unreadable, list, repeated, label, class, duplicate
-    (one picture in two splits), count, checksum.
+    Exit code 1 where there is anything. Kinds: missing, unreadable, list, repeated, label, class, skipped
+    (no image by its suffix), duplicate (one picture in two splits), count, checksum.
 
     \b
     pear data verify dataset=imagefolder dataset.root=photos

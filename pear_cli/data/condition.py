@@ -1,7 +1,10 @@
 """The condition of a dataset: where it is kept, and what is wrong with it."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+
+from pear_cli.system import progress
 
 KINDS = (
     "missing",  # a file, a list or the whole dataset
@@ -10,6 +13,7 @@ KINDS = (
     "repeated",  # a line that is in the list already
     "label",  # one out of range, or a second one for the same image
     "class",  # a class without images, or that training does not have
+    "skipped",  # a file that is passed over, as no image by its suffix
     "duplicate",  # one picture in two splits
     "count",  # another number of images than published
     "checksum",  # another content than published
@@ -50,3 +54,9 @@ class Problem:
     split: str
     name: str
     message: str
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Say something of a dataset on stderr, the first time that this process comes upon it."""
+    progress.say(text)

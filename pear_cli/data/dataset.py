@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pear_cli.config.choices import Augment, Caching, Interpolation, Metric, Resize
 from pear_cli.config.range import Checked, Range, Seed
@@ -58,6 +58,7 @@ class Dataset(Checked, ABC, group="dataset"):
         ConfigError: a value out of its range, or a test split that training sees.
     """
 
+    in_the_fingerprint: ClassVar[tuple[str, ...]] = ()  # settings that keys need not name
     name: str
     train_split: str = "train800val200"
     test_split: str = "test"

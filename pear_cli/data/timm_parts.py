@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 from timm.data.dataset_factory import create_dataset
+from timm.data.readers.img_extensions import set_img_extensions
 from torch.utils.data import IterableDataset
 
+from pear_cli.data import places
+from pear_cli.data.condition import say_once
 from pear_cli.data.fetch import downloading
 from pear_cli.data.published import Published, published
 from pear_cli.data.rows import Rows
 from pear_cli.data.torchvision_parts import BROKEN, Decoded, reason
+from pear_cli.data.transforms import is_clutter, is_image, passed_over, suffixes
 from pear_cli.errors import DataError
 
 
@@ -38,6 +42,10 @@ def open_part(
     reader: Any = getattr(source, "reader", None)
     if divided and root is not None and getattr(reader, "root", None) == str(root):
         raise DataError(f"{root} has no folder {part!r}; timm would take all of {root} for it")
+    if name == "folder" and root is not None:
+        inside = places.files(Path(getattr(reader, "root", root)))
+        if others := sorted(f for f, _ in inside if not (is_image(f) or is_clutter(f))):
+            say_once(f"{title} in {root}: {passed_over(others)}")
     names = getattr(source if reader is None else reader, "class_to_idx", None) or {}
     classes = sorted(names, key=names.__getitem__) or None
     if root is None:
@@ -62,6 +70,7 @@ def open_part(
 
 def _source(name: str, root: Path | None, part: str, download: bool, args: Mapping[str, Any]) -> Any:
     place = None if root is None else str(root)
+    set_img_extensions(sorted(suffixes()))  # type: ignore[no-untyped-call]
     try:
         with downloading(), contextlib.redirect_stdout(sys.stderr):
             return create_dataset(name, place, split=part, download=download, **args)

@@ -1,6 +1,9 @@
 """One picture: from any file that Pillow reads to upright RGB."""
 
+import functools
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,35 @@ from PIL import Image, ImageOps
 
 from pear_cli.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+NAMED = 5  # files that a message names
+UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+"""Formats that Pillow recognises without decoding them itself."""
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """The suffixes, in lower case, of the images that the installed Pillow decodes."""
+    Image.init()
+    formats = Image.registered_extensions().items()
+    return frozenset(s for s, kind in formats if kind in Image.OPEN and kind not in UNDECODED) | {".mpo"}
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return os.path.splitext(name)[1].lower() in suffixes()
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a system leaves a file of this name in folders of images."""
+    base = os.path.basename(name).lower()
+    return base.startswith(".") or base in {"desktop.ini", "ehthumbs.db", "thumbs.db"}
+
+
+def passed_over(names: Sequence[str]) -> str:
+    """How many files are passed over as no images, and which, for a message."""
+    some = ", ".join(names[:NAMED]) + (", …" if names[NAMED:] else "")
+    noun = "file" if len(names) == 1 else "files"
+    return f"{len(names)} {noun} without the suffix of an image that Pillow reads passed over: {some}"
 
 
 def read(path: Path) -> Image.Image:

@@ -143,7 +143,7 @@ class Experiment(Checked):
         return {
             "phase": Phase.dense,
             "backbone": {k: v for k, v in self.backbone.to_json().items() if k not in IN_THE_HASH},
-            "dataset": to_node(self.dataset, *NOT_TRAINED_ON),
+            "dataset": to_node(self.dataset, *NOT_TRAINED_ON, *self.dataset.in_the_fingerprint),
             "method": self.method_node(),
             **self._training(Phase.dense),
         }

@@ -97,7 +97,7 @@ def predict(
     model.to(where.device)
     bad = 0
     pictures.accept_large()
-    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin), description.preparation):
+    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin, err), description.preparation):
         for failure in failures:
             bad += 1
             print(f"pear predict: {printable(failure)}", file=err, flush=True)
@@ -163,26 +163,26 @@ def _decode(path: str, preparation: Preparation) -> Pixels:
         raise DataError(f"image {path}: {error}") from None
 
 
-def _expand(files: Sequence[str], stdin: TextIO) -> Iterator[str | DataError]:
+def _expand(files: Sequence[str], stdin: TextIO, err: TextIO = sys.stderr) -> Iterator[str | DataError]:
     """The image files that are meant, one by one; an error where a folder has none."""
     for name in files:
         if name == "-":
             yield from (line.rstrip("\r\n") for line in stdin if line.strip())
         elif os.path.isdir(name):
-            inside: list[str | DataError] = list(_inside(name))
-            yield from inside or [
-                DataError(f"folder {name} has no images ({', '.join(sorted(pictures.SUFFIXES))})")
-            ]
+            inside = list(_inside(name))
+            images = [file for file in inside if pictures.is_image(file)]
+            yield from images
+            if not images:
+                yield DataError(f"folder {name} has no images that Pillow reads, by their suffixes")
+            if others := [os.path.relpath(file, name) for file in inside if not pictures.is_image(file)]:
+                told = printable(f"folder {name}: {pictures.passed_over(others)}")
+                print(f"pear predict: {told}", file=err, flush=True)
         else:
             yield name
 
 
 def _inside(folder: str) -> Iterator[str]:
-    """Images in a folder and below it, sorted by folder, then name."""
+    """Files in a folder and below it, sorted by folder, then name, without hidden ones."""
     for place, folders, names in os.walk(folder):
         folders.sort()
-        yield from (
-            os.path.join(place, name)
-            for name in sorted(names)
-            if Path(name).suffix.lower() in pictures.SUFFIXES
-        )
+        yield from (os.path.join(place, name) for name in sorted(names) if not pictures.is_clutter(name))

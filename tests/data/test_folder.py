@@ -10,6 +10,8 @@ from PIL import Image
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.loading import load
 from pear_cli.data.splits import SPLITS
+from pear_cli.data.transforms import suffixes
+from pear_cli.data.verify import Findings
 from pear_cli.data.vtab import Vtab
 from pear_cli.errors import ConfigError, DataError
 
@@ -213,3 +215,68 @@ def test_a_task_with_one_class_is_refused(task):
         vtab(task).classes()
     with pytest.raises(ConfigError, match="num_classes = 1"):
         vtab(task, num_classes=1)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "jpe", "mpo", "tga", "JPG", "Tiff", "jp2", "avif", "ico", "qoi", "pcx"]
+)
+def test_every_suffix_that_pillow_decodes_is_one_of_an_image(photos, suffix):
+    if f".{suffix.lower()}" not in suffixes():
+        pytest.skip("this Pillow cannot read it")
+    kind = "JPEG" if suffix == "jfif" else None
+    Image.new("RGB", (16, 16)).save(photos / "train" / "cat" / f"more.{suffix}", kind)
+    assert len(folder(photos).listing("train800val200")) == 21
+    assert at_size(folder(photos), "train800val200", 4).pixels.shape[0] == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train/cat/a.heic", "convert it"),
+        ("train/cat/deep/b.svg", "convert it"),
+        ("test/dog/no_suffix", "convert it"),
+        ("train/loose.png", "lies in no class folder"),
+    ],
+)
+def test_a_file_that_is_passed_over_is_named_by_run_and_verify(photos, said, name, told):
+    (photos / name).parent.mkdir(exist_ok=True)
+    (photos / name).write_bytes(b"")
+    for split in ("train800val200", "test"):
+        folder(photos).listing(split)
+    assert [line for line in said if name in line and "1 file " in line]
+    (problem,) = Findings(folder(photos)).listed
+    assert (problem.kind, problem.name) == ("skipped", name)
+    assert told in problem.message
+
+
+@pytest.mark.parametrize("spelled", [("Train", "TEST", "valid"), ("training", "testing", "Validation")])
+def test_splits_are_found_by_their_usual_names(photos, spelled):
+    shutil.copytree(photos / "test", photos / "val")
+    for part, name in zip(("train", "test", "val"), spelled, strict=True):
+        (photos / part).rename(photos / name)
+    assert [len(folder(photos).listing(split)) for split in SPLITS] == [20, 2, 22, 2]
+    shutil.copytree(photos / spelled[2], photos / "val")
+    with pytest.raises(DataError, match=f"has both .*{spelled[2]}.*keep one of them"):
+        folder(photos).listing("test")
+
+
+def test_classes_in_the_root_are_divided_where_a_share_is_asked_for(photos):
+    flat = photos / "train"
+    with pytest.raises(DataError, match=r"train is missing; .*\(cat, dog\), dataset.test_share=0.2"):
+        folder(flat).listing("train800val200")
+    dataset = folder(flat, test_share=0.2)
+    listings = [dataset.listing(split) for split in SPLITS]
+    assert [len(listing) for listing in listings] == [13, 3, 16, 4]
+    assert [label for _, label in listings[3]] == [0, 0, 1, 1]
+    assert not set(listings[2]) & set(listings[3])
+    assert dataset.fingerprint("test") != folder(flat, test_share=0.3).fingerprint("test")
+    assert folder(flat, test_share=0.2, split_seed=1).listing("test") == listings[3]
+
+
+def test_training_images_without_a_test_folder_offer_a_share(photos):
+    with pytest.raises(ConfigError, match=r"test_share = 0.2 has no use: .*test"):
+        folder(photos, test_share=0.2).listing("test")
+    shutil.rmtree(photos / "test")
+    with pytest.raises(DataError, match=r"test is missing .*dataset.test_share=0.2"):
+        folder(photos).listing("test")
+    assert len(folder(photos, test_share=0.2).listing("test")) == 4
