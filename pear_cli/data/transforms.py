@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from pear_cli.errors import DataError
 
 NAMED = 5  # files that a message names
+SYSTEM = {"desktop.ini", "ehthumbs.db", "thumbs.db"}
+TEXT = {".csv", ".html", ".json", ".jsonl", ".log", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 """Formats that Pillow recognises without decoding them itself."""
 
@@ -31,9 +33,9 @@ def is_image(name: str) -> bool:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a system leaves a file of this name in folders of images."""
+    """Whether nobody takes a file for an image: hidden, a system's own, or text beside the images."""
     base = os.path.basename(name).lower()
-    return base.startswith(".") or base in {"desktop.ini", "ehthumbs.db", "thumbs.db"}
+    return base.startswith(".") or base in SYSTEM or os.path.splitext(base)[1] in TEXT
 
 
 def passed_over(names: Sequence[str]) -> str:
