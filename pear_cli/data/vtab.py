@@ -1,9 +1,8 @@
 """VTAB-1k: lists of paths and labels, one folder a task."""
 
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated, NamedTuple
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from pear_cli.config.range import Range
 from pear_cli.data import places
 from pear_cli.data.condition import Holding, Problem
 from pear_cli.data.folder import FileDataset, Listing, existing, folders
+from pear_cli.data.lists import Line, read
 from pear_cli.data.splits import divide
 from pear_cli.errors import ConfigError, DataError, near
 
@@ -36,17 +36,6 @@ TASKS = {
     "sun397": 397,
     "svhn": 10,
 }
-
-
-LINE = re.compile(r"(?P<name>.*\S)\s+(?P<label>-?[0-9]+)")
-
-
-class Line(NamedTuple):
-    """A line of a list: what it says, and where it stands."""
-
-    name: str
-    label: int
-    place: str
 
 
 @dataclass(frozen=True)
@@ -101,17 +90,22 @@ class Vtab(FileDataset):
 
     def classes(self) -> tuple[str, ...]:
         count, wrong = self._count()
+        if not count:
+            self.listing("train800val200")  # raises the first of its problems
         if wrong:
             raise DataError(f"{self.folder()}: {wrong}")
         return tuple(str(label) for label in range(count))
 
     def _count(self) -> tuple[int, str]:
-        """The number of classes, and what is wrong with it."""
+        """The number of classes, and what is wrong with it; 0 where the training list has other faults."""
         count = self.num_classes or TASKS.get(self.task)
         if count is None:
-            labels = {line.label for line in self._lines("train800val200")[0]}
-            count = 1 + max(labels, default=0)
-            if min(labels, default=0) < 0 or len(labels) < count:
+            lines, problems = self._lines("train800val200")
+            if problems:
+                return 0, ""
+            labels = {line.label for line in lines}
+            count = 1 + max(labels)
+            if min(labels) < 0 or len(labels) < count:
                 gap = next(label for label in range(len(labels) + 1) if label not in labels)
                 without = f" without {gap}" if gap < count else ""
                 return count, (
@@ -145,42 +139,16 @@ class Vtab(FileDataset):
         """The lines of a split, sorted, from its own list or from those that make it up."""
         folder = self.folder()
         if split == "test" or (folder / f"{split}.txt").is_file():
-            return _parse(folder / f"{split}.txt", split)
+            return read(folder / f"{split}.txt", split)
         if split == "train800val200":
-            parts = [_parse(folder / f"{part}.txt", split) for part in ("train800", "val200")]
+            parts = [read(folder / f"{part}.txt", split) for part in ("train800", "val200")]
             return sorted(parts[0][0] + parts[1][0]), parts[0][1] + parts[1][1]
         if not (folder / "train800val200.txt").is_file():
             raise DataError(f"list {folder / f'{split}.txt'} is missing, and so is train800val200.txt")
-        both, problems = _parse(folder / "train800val200.txt", split)
+        both, problems = read(folder / "train800val200.txt", split)
         labels = np.array([line.label for line in both], dtype=np.int64)
         return [both[index] for index in divide(labels, split, self.split_seed)], problems
 
 
 def _tasks(root: Path) -> list[str]:
     return [name for name in folders(root) if (root / name / "test.txt").is_file()]
-
-
-def _parse(path: Path, split: str) -> tuple[list[Line], list[Problem]]:
-    """The `path label` lines of a list, sorted, and those that are none; blank lines are skipped."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"list {path} cannot be read: {reason}; its lines are `path label`") from None
-    lines, problems = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path.name}, line {number}"
-        parts = LINE.fullmatch(line.rstrip())
-        inside = PurePosixPath(parts["name"] if parts else "")
-        if parts is None:
-            problems.append(Problem("list", split, place, f"{line.strip()!r} is not `path label`"))
-        elif inside.is_absolute() or ".." in inside.parts:
-            message = f"{inside} leaves the task's folder; use a path below it"
-            problems.append(Problem("list", split, place, message))
-        else:
-            lines.append(Line(str(inside), int(parts["label"]), place))
-    if not lines and not problems:
-        raise DataError(f"list {path} is empty; its lines are `path label`")
-    return sorted(lines), problems

@@ -185,7 +185,21 @@ def test_the_order_of_a_list_is_neither_in_the_fingerprint_nor_in_the_images(tas
         ("images/00.png 7", r"test.txt, line 1: label 7 of images/00.png is out of range: 0 to 1"),
         ("images/00.png -1", r"label -1"),
         ("images/00.png", r"test.txt, line 1: 'images/00.png' is not `path label`"),
-        ("images/00.png one", r"is not `path label`"),
+        ("images/00.png one", r"is not `path label`: the label is not a number; number the classes from 0"),
+        ("images/00.png class_a", r"the label is not a number"),
+        ("images/00.png 3.0", r"the label is not written as a whole number, such as 3"),
+        ("images/00.png 1e400", r"the label is not written as a whole number"),
+        ("images/00.png " + "9" * 5000, r"9…' is not `path label`: the label is too large"),
+        ('"images/00.png","1"', r"it has quotes"),
+        ('"images/00.png" 1', r"it has quotes"),
+        ("images/00.png,1", r"a comma or semicolon separates path and label; a space has to"),
+        ("images/00.png; 1", r"a comma or semicolon separates"),
+        ("1 images/00.png", r"the label comes first; write the path before it"),
+        ("path label", r"it looks like a header; remove it"),
+        ("label\timage", r"it looks like a header"),
+        (r"images\00.png 1", r"images\\00.png has backslashes; write images/00.png"),
+        ("images/00\0.png 1", r"it has a NUL byte; save the list as UTF-8 text"),
+        ("images/00.png\0 1", r"it has a NUL byte"),
         ("../tiny/images/00.png 1", r"leaves the task's folder"),
         ("/images/00.png 1", r"leaves the task's folder"),
         ("", r"test.txt is empty"),
@@ -196,6 +210,18 @@ def test_what_is_wrong_with_a_vtab_list_is_named(task, line, message):
     for read in (lambda: vtab(task).fingerprint("test"), lambda: at_size(vtab(task), "test", 4)):
         with pytest.raises(DataError, match=message):
             read()
+
+
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [("a, b.png 1", 1), ("it's.png  0", 0), ("a\\b.png\t1", 1), ("\ufeffimages/00.png 1\r", 1)],
+)
+def test_a_line_may_have_what_the_name_of_a_file_has(task, line, label):
+    image = (task / "images" / "00.png").read_bytes()
+    for name in ("a, b.png", "it's.png", "a\\b.png"):
+        (task / name).write_bytes(image)
+    (task / "test.txt").write_text(f"{line}\n\n")
+    assert [found for _, found in vtab(task).listing("test")] == [label]
 
 
 def test_a_missing_task_names_those_that_are_there(task):

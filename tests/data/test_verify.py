@@ -117,6 +117,31 @@ def test_everything_that_is_wrong_with_lists_is_named(tmp_path):
     }
 
 
+@pytest.mark.parametrize("bad", ["{} cat", "{} 3.0", '"{}",0', "0 {}", "{},0", "{}\0 0", "i\\{} 0"])
+def test_lists_without_one_line_that_can_be_read_have_a_finding_a_line(tmp_path, bad):
+    task = tmp_path / "tiny"
+    for number in range(3):
+        picture(task / "images" / f"{number}.png")
+    lines = "\n".join(bad.format(f"images/{number}.png") for number in range(3))
+    for name in ("train800val200.txt", "test.txt"):
+        (task / name).write_text(lines)
+    problems = found(Vtab("vtab", root=str(tmp_path), task="tiny"))
+    named = {f"{name}, line {number}" for name in ("train800val200.txt", "test.txt") for number in (1, 2, 3)}
+    assert {(kind, name) for kind, _, name in problems} == {("list", name) for name in named}
+
+
+def test_a_header_is_one_finding(tmp_path):
+    task = tmp_path / "tiny"
+    for number in range(4):
+        picture(task / "images" / f"{number}.png")
+    lines = [f"images/{number}.png {number % 2}" for number in range(4)]
+    (task / "train800val200.txt").write_text("\n".join(["path label", *lines[:2]]))
+    (task / "test.txt").write_text("\n".join(lines[2:]))
+    ((place, message),) = found(Vtab("vtab", root=str(tmp_path), task="tiny")).items()
+    assert place == ("list", "train800", "train800val200.txt, line 1")
+    assert message == "'path label' is not `path label`: it looks like a header; remove it"
+
+
 def test_labels_from_1_are_one_finding_and_the_images_are_decoded_all_the_same(tmp_path):
     task = tmp_path / "tiny"
     for number in range(4):
