@@ -37,7 +37,7 @@ class CorruptArtifact(StoreError):
 
 
 class TrainingError(PearError):
-    """Training cannot go on: a loss that is not finite, an adapter that is never called."""
+    """Training cannot continue: a loss that is not finite, an adapter that is never called."""
 
 
 class MergeError(PearError):

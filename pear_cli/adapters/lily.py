@@ -40,7 +40,7 @@ class Lily(Method):
 
     A unit is the router and the update of one site. Pruning it takes both away; banks stay as long as a kept
     adapter uses them. An owner serves at a pruned site with its own `lp`, router and `HP`. An update depends
-    on banks that go on changing, so nothing is kept of a pruned one: `knowledge` is `none`.
+    on banks that keep changing, so nothing is kept of a pruned one: `knowledge` is `none`.
 
     Args:
         rank: D; the bottleneck is at most as wide as the smaller side of its site.

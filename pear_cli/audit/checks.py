@@ -10,8 +10,7 @@ from pear_cli.audit.finding import CLASSES, Check, Finding, Subject, Verdict, co
 from pear_cli.backbone import build as backbones
 from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
-from pear_cli.model import costs as accounting
-from pear_cli.model import merge as merging
+from pear_cli.model import costs, merge
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
 from pear_cli.model.prune import apply
@@ -162,7 +161,7 @@ def merged(subject: Subject) -> Finding:
     if not subject.adaptation.sites:
         return Finding(Verdict.none, None, f"{subject.method} has no adapters")
     try:
-        whole = merging.merge(subject.model)
+        whole = merge.merge(subject.model)
     except ConfigError as error:
         return Finding(Verdict.none, None, f"not merged: {error}")
     return compare(
@@ -176,7 +175,7 @@ def merged(subject: Subject) -> Finding:
 
 def trained(subject: Subject) -> Finding:
     """How many parameters are trained."""
-    count = accounting.parameters(subject.model)["trainable_params_without_head"]
+    count = costs.parameters(subject.model)["trainable_params_without_head"]
     return Finding(Verdict.none, count, "parameters are trained, the classifier aside")
 
 

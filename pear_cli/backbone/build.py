@@ -11,8 +11,7 @@ from timm.layers.drop import DropPath
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from pear_cli.backbone import batch_norm
-from pear_cli.backbone import weights as weightfile
+from pear_cli.backbone import batch_norm, weights
 from pear_cli.backbone.identity import file_of
 from pear_cli.config.choices import BatchNorm
 from pear_cli.config.settings import Backbone
@@ -38,7 +37,7 @@ def build(config: Backbone, num_classes: int) -> nn.Module:
         model = _create(config)
     _call_modules(model)
     if path is not None:
-        weightfile.load(model, path)
+        weights.load(model, path)
     if config.batch_norm is BatchNorm.train:
         batch_norm.learn(model, config.name)
     model.reset_classifier(num_classes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pear_cli.backbone import pretrained
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, near
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 
 RANDOM = "random-"
 """How the identity of random weights begins; that of a file is hex digits alone."""
@@ -53,7 +53,7 @@ def weights_hash(config: Backbone) -> str:
     """
     path = file_of(config)
     if path is not None:
-        content = hashes.content_hash(path)
+        content = cache.content_hash(path)
         if config.pretrained:
             pretrained.check(path, content)
         return content
@@ -75,7 +75,7 @@ def weights_name(identity: str) -> str:
 
 @functools.cache
 def _bundled() -> dict[str, str]:
-    return {hashes.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
+    return {cache.content_hash(path): path.stem for path in BUNDLED.glob("*.safetensors")}
 
 
 def is_random(config: Backbone) -> bool:

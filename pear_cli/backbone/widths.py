@@ -97,7 +97,7 @@ class Widths:
         for module, sides in self.kept.items():
             for side, kept in sides.items():
                 if not kept.any():
-                    raise CorruptArtifact(f"these are no widths: {module} has no channel left ({side.value})")
+                    raise CorruptArtifact(f"not widths: {module} has no channel left ({side.value})")
 
     @classmethod
     def without(cls, pruned: Mapping[str, Sequence[int]], of: Iterable[Group]) -> "Widths":
@@ -137,7 +137,7 @@ class Widths:
                 except (AttributeError, IndexError):
                     fits = False
                 if not fits or not (names or side is Side.heads):
-                    raise CorruptArtifact(f"these are no widths of this model: {module} ({side.value})")
+                    raise CorruptArtifact(f"not widths of this model: {module} ({side.value})")
                 for name, dim in names.items():
                     found.setdefault(name, {})[dim] = kept.nonzero()[:, 0]
         return found
@@ -175,7 +175,7 @@ class Widths:
                 }
             )
         except (TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"these are no widths: {type(error).__name__} {error}") from None
+            raise CorruptArtifact(f"not widths: {type(error).__name__} {error}") from None
 
 
 def select(tensor: Tensor, left: Left) -> Tensor:

@@ -43,7 +43,7 @@ app = typer.Typer(
     pear score                    2  the importance of every adapter
     pear prune-share              3  which adapters go, and who serves in their place
     pear checkpoint               4  what the pruned ones had learned
-    pear train phase=shared       5  adaptation goes on
+    pear train phase=shared       5  adaptation continues
     pear eval                     6  the test set, once
     pear run                      1-6, each stage reused where it is there already
 
@@ -52,7 +52,7 @@ app = typer.Typer(
     \b
     pear run method=adaptformer dataset=mnist5k prune.ratio=0.75
     pear run -m prune.ratio=0.25,0.5,0.75 seed=0,1,2     a sweep; --dry-run shows what it would compute
-    pear sweeps                   those there were, and how to go on with them
+    pear sweeps                   the sweeps of this store, and how to resume one
     pear run --cfg job            what an experiment consists of
     pear audit method=lora        whether it can work, in seconds, before a long run
     pear ls stage=eval            what is there already

@@ -56,10 +56,9 @@ def sites(
     pear sites
     pear sites backbone=timm backbone.name=vit_base_patch16_224
     """
-    from pear_cli.launch import jobs
-    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch import jobs, launch
 
-    for line in jobs.slots(hydra_app.composed(overrides or (), config_dir)):
+    for line in jobs.slots(launch.composed(overrides or (), config_dir)):
         typer.echo(line)
 
 

@@ -45,14 +45,13 @@ def list_datasets(overrides: Overrides = None, config_dir: Further = None, as_js
     pear data ls dataset=imagefolder dataset.root=photos --json
     """
     from pear_cli.data import inventory, places
-    from pear_cli.launch import jobs
-    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch import jobs, launch
     from pear_cli.report.terminal import datasets, layout
 
     if overrides:
         found = [_dataset(overrides, config_dir)]
     else:
-        found = list(jobs.datasets(hydra_app.presets("dataset", config_dir)))
+        found = list(jobs.datasets(launch.presets("dataset", config_dir)))
     rows = [inventory.to_json(dataset, inventory.known(dataset)) for dataset in found]
     with until_closed():
         if as_json:
@@ -147,10 +146,9 @@ def _report(dataset: "Dataset", images: int, problems: list[dict[str, str]]) -> 
 
 
 def _dataset(overrides: list[str] | None, config_dir: Path | None) -> "Dataset":
-    from pear_cli.launch import jobs
-    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch import jobs, launch
 
-    return jobs.dataset(hydra_app.composed(overrides or (), config_dir))
+    return jobs.dataset(launch.composed(overrides or (), config_dir))
 
 
 def _printable(text: str) -> str:

@@ -92,7 +92,7 @@ def checkpoint(
     dry_run: DryRun = False,
     keep_going: KeepGoing = Switch.true,
 ) -> None:
-    """Make the knowledge checkpoint: all that adaptation goes on from.
+    """Make the knowledge checkpoint: all that adaptation continues from.
 
     \b
     pear checkpoint dataset=digits prune.ratio=0.75 knowledge=int8
@@ -190,17 +190,16 @@ def start(
         as_json: print whole results.
         quiet: nothing but errors on stderr.
         dry_run: say what would be done, and do nothing.
-        keep_going: the other jobs of a sweep go on when one fails.
+        keep_going: the other jobs of a sweep run when one fails.
         typed: those of the words that the user has typed, where some come from elsewhere.
         model: for `eval`, a model to evaluate and its weights, instead of an experiment's own.
     """
-    from pear_cli.launch import jobs
-    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch import jobs, launch
 
     name = "evaluate_model" if model else {"eval": "evaluate"}.get(command, command.replace("-", "_"))
-    asked = hydra_app.Asked(as_json, quiet, dry_run, keep_going is Switch.true, typed)
+    asked = launch.Asked(as_json, quiet, dry_run, keep_going is Switch.true, typed)
     task = partial(getattr(jobs, name), **model)
-    raise typer.Exit(hydra_app.launch(command, task, words or [], asked))
+    raise typer.Exit(launch.launch(command, task, words or [], asked))
 
 
 def _without_model(words: list[str]) -> tuple[list[str], str | None]:

@@ -97,7 +97,7 @@ class Switch(StrEnum):
 
 
 KeepGoing = Annotated[
-    Switch, typer.Option("--keep-going", help="Of a sweep: the other jobs go on when one fails.")
+    Switch, typer.Option("--keep-going", help="Of a sweep: the other jobs run when one fails.")
 ]
 Root = Annotated[
     Path, typer.Option("--store", help="Where the artifacts are; runtime.store=DIR says the same.")

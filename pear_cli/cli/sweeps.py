@@ -20,7 +20,7 @@ app = typer.Typer(cls=GroupOfAStore, invoke_without_command=True)
 
 @app.callback()
 def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = STORE) -> None:
-    """List the sweeps of a store, or go on with one.
+    """List the sweeps of a store, or resume one.
 
     \b
     pear sweeps                   jobs done, failed, at work and missing, of every sweep

@@ -110,7 +110,7 @@ class ImageFolder(FileDataset):
     train800 is train, val200 is val, and the two together are train800val200; without it, train is divided
     by `split_seed`. With `root/val` and no test, val is the test set and is never trained on. Test and val
     may lack classes. Other usual spellings (`SPELLINGS`, in upper or lower case) are found too. Hidden files
-    are passed over in silence, those that are no images by their suffix with a note.
+    are passed over in silence, those that are not images by their suffix with a note.
 
     Args:
         test_share: the share of each class of the training images that is the test set, where no folder is;

@@ -53,7 +53,7 @@ def read(path: Path) -> Image.Image:
     """
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no regular file")  # a pipe would be waited for
+            raise ValueError("it is not a regular file")  # a pipe would be waited for
         with Image.open(path) as image:
             return to_rgb(image)
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     where Pillow's own conversion has clipped it to white in some versions.
 
     Raises:
-        ValueError: PostScript, or floating-point values that are no grey levels in 0 to 255.
+        ValueError: PostScript, or floating-point values that are not grey levels in 0 to 255.
     """
     if image.format == "EPS":
         raise ValueError("it is PostScript, a program that Pillow would have Ghostscript run")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pear_cli.data import transforms as pictures
+from pear_cli.data import transforms
 from pear_cli.data.condition import Problem
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.folder import Files
@@ -100,7 +100,7 @@ class Findings:
         Args:
             step: called after each image.
         """
-        pictures.accept_large()
+        transforms.accept_large()
         seen: Seen = {}
         for split, records, rows in self.parts:
             own: Seen = {}

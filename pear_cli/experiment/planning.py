@@ -11,7 +11,7 @@ from pear_cli.experiment.step import Step
 from pear_cli.store.store import Store
 
 THERE, RUNNING, STARTED, TO_DO = "there", "running", "started", "to do"
-"""States of a stage: started is a training that was interrupted, which goes on after its last epoch."""
+"""States of a stage: started is a training that was interrupted, which resumes after its last epoch."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pear_cli.errors import ConfigError
 from pear_cli.export import load as api
 from pear_cli.export import single_file, target
 from pear_cli.export.source import find
-from pear_cli.model import merge as merging
+from pear_cli.model import merge
 from pear_cli.model.description import Description
 from pear_cli.store import tensorfile
 from pear_cli.store.canonical import canonical
@@ -69,9 +69,9 @@ def export(
             f"{source}: its channels are pruned, and timm has no {description.backbone.name} of these "
             "widths; export it without --merge"
         )
-    plain = merging.merge(model)
-    merging.settle_biases(plain, model)
-    error = merging.error(model, plain)
+    plain = merge.merge(model)
+    merge.settle_biases(plain, model)
+    error = merge.error(model, plain)
     # A tensor that two names share is written twice: timm asks for every name.
     state = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}
     header, data = tensorfile.split(save(state))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pear_cli.config.settings import Runtime
-from pear_cli.data import transforms as pictures
+from pear_cli.data import transforms
 from pear_cli.data.images import Images, Pixels
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, DataError
@@ -96,7 +96,7 @@ def predict(
     model, description = api.load_described(source, store, weights)
     model.to(where.device)
     bad = 0
-    pictures.accept_large()
+    transforms.accept_large()
     for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin, err), description.preparation):
         for failure in failures:
             bad += 1
@@ -158,7 +158,7 @@ def _decode(path: str, preparation: Preparation) -> Pixels:
     if place.exists() and not place.is_file():
         raise DataError(f"image {path} is not a plain file")
     try:
-        return preparation(pictures.read(place))
+        return preparation(transforms.read(place))
     except ValueError as error:
         raise DataError(f"image {path}: {error}") from None
 
@@ -170,12 +170,12 @@ def _expand(files: Sequence[str], stdin: TextIO, err: TextIO = sys.stderr) -> It
             yield from (line.rstrip("\r\n") for line in stdin if line.strip())
         elif os.path.isdir(name):
             inside = list(_inside(name))
-            images = [file for file in inside if pictures.is_image(file)]
+            images = [file for file in inside if transforms.is_image(file)]
             yield from images
             if not images:
                 yield DataError(f"folder {name} has no images that Pillow reads, by their suffixes")
-            if others := [os.path.relpath(file, name) for file in inside if not pictures.is_image(file)]:
-                told = printable(f"folder {name}: {pictures.passed_over(others)}")
+            if others := [os.path.relpath(file, name) for file in inside if not transforms.is_image(file)]:
+                told = printable(f"folder {name}: {transforms.passed_over(others)}")
                 print(f"pear predict: {told}", file=err, flush=True)
         else:
             yield name
@@ -185,4 +185,4 @@ def _inside(folder: str) -> Iterator[str]:
     """Files in a folder and below it, sorted by folder, then name, without hidden ones."""
     for place, folders, names in os.walk(folder):
         folders.sort()
-        yield from (os.path.join(place, name) for name in sorted(names) if not pictures.is_clutter(name))
+        yield from (os.path.join(place, name) for name in sorted(names) if not transforms.is_clutter(name))

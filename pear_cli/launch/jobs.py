@@ -45,7 +45,7 @@ class JobFailed(CompactHydraException):
 
 
 class Stopped(PearError):
-    """Another job of the sweep failed, and none was to go on."""
+    """Another job of the sweep failed, and none was to continue."""
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -135,7 +135,7 @@ def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
 
     Returns:
         What a sweeper may optimise, the accuracy on val200; None where there is none, and for a failed job of
-        a sweep, which goes on: the result file tells of the failure.
+        a sweep, which continues: the result file tells of the failure.
 
     Raises:
         JobFailed: whatever went wrong with a single job, in one or two lines.
@@ -191,7 +191,7 @@ def _stopped(sweep: Path) -> bool:
 
 
 def _stop_if_told() -> None:
-    """End a job between two stages when another one of its sweep has failed, and none is to go on."""
+    """End a job between two stages when another one of its sweep has failed, and none is to continue."""
     sweep = _sweep_folder()
     if sweep is not None and _stopped(sweep):
         raise Stopped("stopped between two stages, since another job failed")

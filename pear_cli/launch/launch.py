@@ -51,7 +51,7 @@ class Asked:
         as_json: print each job's whole result instead of its artifact's folder.
         quiet: nothing but errors on stderr.
         dry_run: say what would be done, and do nothing.
-        keep_going: the other jobs of a sweep go on when one fails.
+        keep_going: the other jobs of a sweep run when one fails.
         typed: overrides that the user has typed, where not all of the words are; see `guard`.
     """
 
@@ -150,7 +150,7 @@ def _launch(
     elif code == DONE and any("error" in record for record in records):
         code = FAILED
     if code == FAILED and under_way.sweep is not None and records and not asked.quiet:
-        progress.say(f"to go on with what is missing: {_resuming(under_way)}", whole=True)
+        progress.say(f"to resume what is missing: {_resuming(under_way)}", whole=True)
     return code
 
 
@@ -186,18 +186,18 @@ def _share_of_cores(multirun: Multirun, quiet: bool) -> list[str]:
 
 
 def _interrupted(under_way: UnderWay, records: Sequence[Record]) -> str:
-    """What is kept of an interrupted launch, and how to go on."""
+    """What is kept of an interrupted launch, and how to resume."""
     if under_way.sweep is not None:
         size = under_way.sweep.size
         done = f"{len(records)} of {size} jobs" if size else f"{len(records)} jobs"
-        return f"interrupted after {done}; to go on: {_resuming(under_way)}"
+        return f"interrupted after {done}; to resume: {_resuming(under_way)}"
     if not under_way.kept:
-        return "interrupted; what was finished is kept, the same command goes on from there"
-    return f"interrupted; kept: {', '.join(under_way.kept)}; the same command goes on from there"
+        return "interrupted; what was finished is kept, the same command resumes from there"
+    return f"interrupted; kept: {', '.join(under_way.kept)}; the same command resumes from there"
 
 
 def _resuming(under_way: UnderWay) -> str:
-    """The command that goes on with a sweep."""
+    """The command that resumes a sweep."""
     assert under_way.sweep is not None
     store = under_way.store
     where = [] if store == Path("outputs/store").absolute() else ["--store", str(store)]

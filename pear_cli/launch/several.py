@@ -158,6 +158,6 @@ def _tell(command: str, codes: dict[int, int], count: int) -> int:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     complain(
         command,
-        f"process {rank} of {count} {how}; what is finished is kept, the same command goes on from there",
+        f"process {rank} of {count} {how}; what is finished is kept, the same command resumes from there",
     )
     return FAILED

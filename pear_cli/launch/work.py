@@ -38,10 +38,10 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
     def work(experiment: "Experiment", store: "Store") -> Record:
         from pear_cli.stages.perform import perform
         from pear_cli.system import progress
-        from pear_cli.training import trackers as tracking
+        from pear_cli.training import trackers
 
         steps = steps_of(command, experiment)
-        tracking.check(experiment.runtime.tracker)
+        trackers.check(experiment.runtime.tracker)
         _warn(experiment)
         if command == "run" and not experiment.prunes:
             method = type(experiment.method).__name__

@@ -106,9 +106,9 @@ class Description(Checked, group="model"):
             given = {**value, "method": method | value["method"]}  # it may lack later settings
             _check_unchanged(given, described.to_json() | {"method": method})
         except (KeyError, TypeError) as error:
-            raise CorruptArtifact(f"this is not the description of a model of pear: {error!r}") from None
+            raise CorruptArtifact(f"not the description of a model of pear: {error!r}") from None
         except (ConfigError, CorruptArtifact, RecursionError) as error:
-            raise CorruptArtifact(f"this is not the description of a model of pear: {error}") from None
+            raise CorruptArtifact(f"not the description of a model of pear: {error}") from None
         return described
 
     def built_widths(self) -> Widths | None:

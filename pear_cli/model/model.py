@@ -16,7 +16,7 @@ from pear_cli.config.choices import KnowledgeKind
 from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model.description import Description
-from pear_cli.pruning import knowledge as knowledges
+from pear_cli.pruning import knowledge
 from pear_cli.training.engine import derive
 
 PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
@@ -161,7 +161,7 @@ def rebuild(
         adapted.share(description.owners)
     _check_kept(description.knowledge, kept)
     if description.knowledge is not None and description.knowledge.kind is not KnowledgeKind.none:
-        adapters = knowledges.decode(kept, method, adapted.sites)
+        adapters = knowledge.decode(kept, method, adapted.sites)
         adapted.keep(adapters, description.knowledge.beta, description.knowledge.learn_beta)
     load_tensors(model, stored)
     return model.eval()

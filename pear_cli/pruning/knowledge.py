@@ -35,7 +35,7 @@ def check(config: Knowledge, rule: ShareRule, method: Method) -> None:
     if config.kind is not KnowledgeKind.none and not method.keeps_knowledge:
         raise ConfigError(
             f"knowledge.kind = {kind}: an adapter of {type(method).__name__} has most of its parameters in "
-            "common with others, which go on changing: it cannot be kept by itself. Use knowledge=none"
+            "common with others, which keep changing: it cannot be kept by itself. Use knowledge=none"
         )
     if config.kind in LINEAR_ONLY and not method.linear:
         raise ConfigError(

@@ -46,16 +46,16 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.unit is Unit.adapter:
-            raise CorruptArtifact("this is no mask: adapters have a share map")
+            raise CorruptArtifact("not a mask: adapters have a share map")
         try:
             found = self.by_place()
         except (ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"this is no mask: {error}") from None
+            raise CorruptArtifact(f"not a mask: {error}") from None
         for place, indices in found.items():
             if not isinstance(place, str) or len(set(indices)) < len(indices):
-                raise CorruptArtifact(f"this is no mask: a unit of {place} stands in it twice")
+                raise CorruptArtifact(f"not a mask: a unit of {place} stands in it twice")
         if not all(isinstance(note, str) for note in self.notes):
-            raise CorruptArtifact("this is no mask: a note is no text")
+            raise CorruptArtifact("not a mask: a note is no text")
 
     @classmethod
     def of(cls, unit: Unit, effect: Effect, pruned: Sequence[str], notes: tuple[str, ...] = ()) -> "Mask":
@@ -161,7 +161,7 @@ class Mask:
                 Unit(value["unit"]), Effect(value["effect"]), dict(value["gone"]), tuple(value["notes"])
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"this is no mask: {type(error).__name__} {error}") from None
+            raise CorruptArtifact(f"not a mask: {type(error).__name__} {error}") from None
 
 
 def clear(weight: "Tensor", grid: tuple[int, int], kept: Sequence[int]) -> None:

@@ -31,21 +31,17 @@ class ShareMap:
 
     def __post_init__(self) -> None:
         if list(self.owners) != list(self.groups):
-            raise CorruptArtifact("this is no share map: owners and groups name different sites")
+            raise CorruptArtifact("not a share map: owners and groups name different sites")
         for site, owner in self.owners.items():
             if owner is None:
                 continue
             if owner not in self.owners:
-                raise CorruptArtifact(
-                    f"this is no share map: {site} is served by {owner}, which is no site of it"
-                )
+                raise CorruptArtifact(f"not a share map: {site} is served by {owner}, which is no site of it")
             if self.owners[owner] != owner:
-                raise CorruptArtifact(
-                    f"this is no share map: {site} is served by {owner}, which is pruned itself"
-                )
+                raise CorruptArtifact(f"not a share map: {site} is served by {owner}, which is pruned itself")
             if self.groups[owner] != self.groups[site]:
                 raise CorruptArtifact(
-                    f"this is no share map: {site} and its owner {owner} are of different groups"
+                    f"not a share map: {site} and its owner {owner} are of different groups"
                 )
 
     @property
@@ -81,4 +77,4 @@ class ShareMap:
             owners = {str(s): None if o is None else str(o) for s, o in value["owners"].items()}
             return cls(owners, groups, ShareRule(value["rule"]), tuple(str(note) for note in value["notes"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"this is no share map: {type(error).__name__} {error}") from None
+            raise CorruptArtifact(f"not a share map: {type(error).__name__} {error}") from None

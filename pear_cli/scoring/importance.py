@@ -144,7 +144,7 @@ class Importance:
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"this is no importance: {type(error).__name__} {error}") from None
+            raise CorruptArtifact(f"not an importance: {type(error).__name__} {error}") from None
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -209,4 +209,4 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _nonsense(what: str) -> CorruptArtifact:
-    return CorruptArtifact(f"this is no importance: {what}")
+    return CorruptArtifact(f"not an importance: {what}")

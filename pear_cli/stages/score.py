@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pear_cli.backbone.channels import bare, groups
 from pear_cli.config.choices import Unit
-from pear_cli.model import costs as accounting
+from pear_cli.model import costs
 from pear_cli.model import model as models
 from pear_cli.model.load import MASK, load_model
 from pear_cli.model.merge import merge
@@ -21,7 +21,7 @@ from pear_cli.system import progress
 
 def score(job: Job) -> Result:
     """Measure importance on training images, without changing a parameter."""
-    memory = accounting.PeakMemory(job.device)
+    memory = costs.PeakMemory(job.device)
     model, description = load_model(job.inputs["train"])
     model.to(job.device.device)
     config, split = job.experiment.score, job.experiment.dataset.train_split
@@ -41,7 +41,7 @@ def score(job: Job) -> Result:
         "kendall_tau": importance.kendall_tau,
         "images": importance.images,
     }
-    return Result(metrics, accounting.parameters(model) | {"peak_memory_bytes": memory.bytes()})
+    return Result(metrics, costs.parameters(model) | {"peak_memory_bytes": memory.bytes()})
 
 
 def _counted(batches: Calibration, ticker: progress.Ticker) -> Calibration:

@@ -87,7 +87,7 @@ def train(job: Job) -> Result:
 
 
 def train_beside(task: Task) -> None:
-    """Train with the main process, on this one's part of every batch, for as long as it goes on."""
+    """Train with the main process, on this one's part of every batch, for as long as it trains."""
     team = processes.team()
     model, _, trainer = begin(task, team)
     if (state := team.share()) is None:

@@ -68,7 +68,7 @@ def parse(content: str | bytes) -> Any:
     """Read JSON that a stranger may have written, as far as a manifest could hold it.
 
     Raises:
-        ValueError: it is no JSON, nested too deep, or has a number that is not finite or above 64 bits.
+        ValueError: it is not JSON, nested too deep, or has a number that is not finite or above 64 bits.
     """
     try:
         return json.loads(content, parse_constant=_finite, parse_float=_finite, parse_int=_whole)

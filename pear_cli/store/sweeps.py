@@ -26,7 +26,7 @@ RESULT = "result.json"
 """What a job leaves in its output folder."""
 
 STORED = ("run", "train", "score", "prune-share", "checkpoint", "eval")
-"""Commands whose sweeps can be gone on with: they leave artifacts."""
+"""Commands whose sweeps can be resumed: they leave artifacts."""
 
 STOPPED = ".stopped"
 """In the folder of a sweep, the first job that failed has ended it."""
@@ -43,9 +43,9 @@ class Sweep:
     Args:
         command: such as `run`.
         words: flags and overrides, as they were typed.
-        keep_going: whether the other jobs go on when one fails.
+        keep_going: whether the other jobs run when one fails.
         cwd: the folder where it was started.
-        folder: its output folder, which names it: the same folder is the same sweep, gone on with.
+        folder: its output folder, which names it: the same folder is the same sweep, resumed.
         jobs: the overrides of each job; None where a sweeper chooses them as it goes.
         size: number of jobs, None if unknown.
         started: when, in ISO 8601 with a time zone.
@@ -123,7 +123,7 @@ class Progress:
 def note(store: Path, sweep: Sweep) -> None:
     """Add a line to the book of a store, whole whoever else writes, after a torn one too.
 
-    A sweep that is gone on with has its line.
+    A sweep that is resumed has its line.
     """
     if any((known.folder, known.jobs) == (sweep.folder, sweep.jobs) for known in noted(store)):
         return

@@ -33,7 +33,7 @@ END = "end"
 
 
 class Lost(PearError):
-    """Another process of the job has ended, so that this one cannot go on."""
+    """Another process of the job has ended, so that this one cannot continue."""
 
 
 class Failed(PearError):
@@ -225,7 +225,7 @@ class Several(Team):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's: first this is told
             self.lost = True
             raise Lost(
-                "another process of this job has ended; what is finished is kept, the same command goes on "
+                "another process of this job has ended; what is finished is kept, the same command resumes "
                 "from there"
             ) from None
 

@@ -56,7 +56,7 @@ class Trainer:
     """One phase of training, epoch by epoch.
 
     The order of the data, its augmentation and the dropout masks of an epoch depend on (seed, epoch) alone:
-    training that starts again at any epoch goes on bit for bit as if it had never stopped.
+    training that resumes at any epoch continues bit for bit as if it had never stopped.
 
     Several processes share every batch. Their gradients are summed once an update, weighted by images: that
     is the gradient of the whole batch, so the number of processes changes nothing but the order of sums.

@@ -1,7 +1,7 @@
 """Trackers: TensorBoard and others are told the metrics of every epoch, through Accelerate.
 
 They are spectators: one that fails, for want of a network or of anything else, is left out with a warning,
-and the training goes on.
+and the training continues.
 """
 
 import os
@@ -145,5 +145,5 @@ def _warn(name: str, error: Exception) -> None:
     first = next(iter(str(error).strip().splitlines()), "")
     progress.say(
         f"warning: runtime.tracker = {name} fails ({type(error).__name__}: {first}); "
-        "training goes on without it"
+        "training continues without it"
     )

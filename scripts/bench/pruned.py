@@ -16,8 +16,7 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.backbone.widths import Group, Widths
 from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.config.settings import Backbone, Prune, Runtime
-from pear_cli.model import costs as accounting
-from pear_cli.model import merge as merging
+from pear_cli.model import costs, merge
 from pear_cli.model import model as models
 from pear_cli.pruning.choose import choose
 from pear_cli.pruning.mask import Mask
@@ -55,8 +54,8 @@ def main() -> None:
         narrow = models.create(backbone, method, num_classes=100, seed=0)
         models.narrow(narrow, Widths.without(gone, of))
         left = {slot: count(of, gone, slot) for slot in ("attn.qkv", "mlp.fc1")}
-        merged = [merging.merge(model).to(where.device) for model in (narrow, whole)]
-        found = accounting.speed_up(*merged, size, where)
+        merged = [merge.merge(model).to(where.device) for model in (narrow, whole)]
+        found = costs.speed_up(*merged, size, where)
         theory = found["speedup_theoretical"]
         for batch in (1, 64):
             before, after = (latency(found, f"{whose}latency_{batch}") for whose in ("whole_", ""))

@@ -18,7 +18,7 @@ from pear_cli.config.choices import Phase, Select
 from pear_cli.config.node import config_dir
 from pear_cli.config.range import Range
 from pear_cli.experiment.experiment import GROUPS
-from pear_cli.launch import launch as hydra_app
+from pear_cli.launch import launch
 
 Field = dataclasses.Field[Any]
 
@@ -175,4 +175,4 @@ def preset(group: str, name: str) -> Mapping[str, Any]:
 @cache
 def composed(*overrides: str) -> Mapping[str, Any]:
     """The root config."""
-    return OmegaConf.to_container(hydra_app.composed(overrides), resolve=False)
+    return OmegaConf.to_container(launch.composed(overrides), resolve=False)

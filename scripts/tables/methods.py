@@ -1,6 +1,6 @@
 """Every method at the same number of trained parameters: accuracy, size and speed on the five bundled tasks.
 
-    bash scripts/tables/methods.sh              all of it; goes on where it was stopped
+    bash scripts/tables/methods.sh              all of it; resumes where it was stopped
     bash scripts/tables/methods.sh --quick      three tasks, half the epochs
 
 Every method gets the same 1000 training images, the same epochs and its own learning rate, tuned on

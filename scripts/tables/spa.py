@@ -1,6 +1,6 @@
 """Structured pruning with adapters and with plain fine-tuning: accuracy, learned parameters, MACs.
 
-    bash scripts/tables/spa.sh                  all of it; goes on where it was stopped
+    bash scripts/tables/spa.sh                  all of it; resumes where it was stopped
     bash scripts/tables/spa.sh --tasks digits --seeds 1
 
 The form of the tables in arXiv 2211.10155, on the bundled tasks and backbone: every method is trained for 10

@@ -8,7 +8,7 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
 from pear_cli.backbone import build as backbones
 from pear_cli.config.settings import Backbone
-from pear_cli.model import merge as merging
+from pear_cli.model import merge
 from pear_cli.model import model as models
 
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 5, "num_heads": 3}
@@ -56,7 +56,7 @@ def assert_same(ours, theirs, merges=True):
         assert (theirs(IMAGES) - ours(IMAGES)).abs().max() > 1e-2
     if merges:
         merged = theirs.merge_and_unload().state_dict()
-        for name, tensor in merging.merge(ours).state_dict().items():
+        for name, tensor in merge.merge(ours).state_dict().items():
             torch.testing.assert_close(tensor, merged[name], atol=1e-5, rtol=0)
 
 
@@ -111,4 +111,4 @@ def test_lily_equals_that_of_peft(slots, stride, experts):
 def test_monoscale_equals_routers_of_zeros():
     ours, theirs = lily_of_both(LINEAR, 2, 3, monoscale=True)
     torch.testing.assert_close(theirs(IMAGES), ours(IMAGES), atol=1e-5, rtol=0)
-    torch.testing.assert_close(theirs(IMAGES), merging.merge(ours)(IMAGES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(theirs(IMAGES), merge.merge(ours)(IMAGES), atol=1e-5, rtol=0)

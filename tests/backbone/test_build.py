@@ -20,7 +20,7 @@ from pear_cli.backbone.sites import all_sites
 from pear_cli.config.node import config_dir, node
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.store import cache as hashes
+from pear_cli.store import cache
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
@@ -178,14 +178,14 @@ def test_weights_are_read_for_their_hash_once_and_again_when_they_change(tmp_pat
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"weights")
     os.utime(path, (1, 1))
-    monkeypatch.setattr(hashes, "SETTLED_NS", 0)
+    monkeypatch.setattr(cache, "SETTLED_NS", 0)
     assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
     path.write_bytes(b"altered")
     os.utime(path, (1, 1))
     assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"altered").hexdigest()
     path.write_bytes(b"weights")
     assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
-    monkeypatch.setattr(hashes, "sha256", lambda path: pytest.fail("it is read again"))
+    monkeypatch.setattr(cache, "sha256", lambda path: pytest.fail("it is read again"))
     assert identity.weights_hash(tiny(path)) == hashlib.sha256(b"weights").hexdigest()
 
 

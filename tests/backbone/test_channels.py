@@ -196,7 +196,7 @@ def test_widths_survive_json_and_take_a_digit_for_four_channels() -> None:
     ],
 )
 def test_what_are_no_widths_is_refused(value: object) -> None:
-    with pytest.raises(CorruptArtifact, match="these are no widths"):
+    with pytest.raises(CorruptArtifact, match="not widths"):
         Widths.from_json(value)
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pear_cli.data import places
-from pear_cli.data import transforms as pictures
+from pear_cli.data import places, transforms
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.loading import load
 from pear_cli.data.vtab import Vtab
@@ -230,11 +229,11 @@ def test_a_pipe_and_floating_point_values_are_refused_and_not_waited_for(tmp_pat
     pipe, floating = tmp_path / "pipe.png", tmp_path / "floating.tif"
     os.mkfifo(pipe)
     Image.fromarray(np.ones((4, 4), np.float32)).save(floating)
-    with pytest.raises(DataError, match=r"pipe\.png cannot be read: it is no regular file"):
-        pictures.read(pipe)
+    with pytest.raises(DataError, match=r"pipe\.png cannot be read: it is not a regular file"):
+        transforms.read(pipe)
     with pytest.raises(OSError, match="no regular file"):
         cache.sha256(pipe)
     with pytest.raises(
         DataError, match=r"floating\.tif cannot be read: its values are floating-point numbers"
     ):
-        pictures.read(floating)
+        transforms.read(floating)

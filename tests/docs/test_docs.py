@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from pear_cli import adapters
-from pear_cli.launch import launch as hydra_app
+from pear_cli.launch import launch
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = Path(__file__).parent.parent / "configs" / "backbone" / "tiny.yaml"
@@ -97,7 +97,7 @@ class Place:
         shutil.copy(TINY, folder / "conf" / "backbone" / "pear_mini.yaml")
         for path, old, new in SMALLER:
             self.replace(f"conf/{path}.yaml", old, new)
-        for module in [module for name, module in sys.modules.items() if name.startswith(hydra_app.__name__)]:
+        for module in [module for name, module in sys.modules.items() if name.startswith(launch.__name__)]:
             if hasattr(module, "config_dir"):
                 patch.setattr(module, "config_dir", lambda: folder / "conf")
         patch.setattr(adapters, "__path__", [*adapters.__path__, str(folder / "pear_cli" / "adapters")])
@@ -183,14 +183,13 @@ def photographs(home: Path) -> None:
 def compose(words: list[str]) -> None:
     """Compose and validate a command line, of a sweep the first and the last job, without running it."""
     from pear_cli.experiment.read import read
-    from pear_cli.launch import jobs
-    from pear_cli.launch import launch as hydra_app
+    from pear_cli.launch import jobs, launch
     from pear_cli.launch.composing import compositions, grid, opened, single
     from pear_cli.launch.flags import reorder
     from pear_cli.launch.sweep.multirun import is_multirun
 
     if words[0] == "data":
-        jobs.dataset(hydra_app.composed(words[2:]))
+        jobs.dataset(launch.composed(words[2:]))
         return
     flags, overrides = reorder([word for word in words[1:] if not OPTIONS.fullmatch(word)])
     overrides = opened(overrides)

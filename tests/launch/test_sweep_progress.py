@@ -61,7 +61,7 @@ def test_a_quiet_sweep_says_nothing_of_its_jobs(pear, quiet):
 def test_an_interrupted_sweep_says_in_one_line_how_to_go_on(pear, quiet):
     said = pear("train", "-m", *quiet, "seed=0,3,4")
     assert said.code == 130
-    told = r"pear train: interrupted after 1 of 3 jobs; to go on: pear sweeps resume [0-9a-f]{8}"
+    told = r"pear train: interrupted after 1 of 3 jobs; to resume: pear sweeps resume [0-9a-f]{8}"
     assert re.fullmatch(told, said.err.splitlines()[-1])
     assert said.err.count("interrupted") == 1
 

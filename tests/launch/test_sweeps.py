@@ -116,7 +116,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(pear, quiet, quick_jobs, tmp_pat
     said = pear("train", "-m", *quiet, "seed=0,3,4")
     (sweep,) = sweeps.noted(tmp_path / "outputs" / "store")
     assert said.code == 130
-    assert said.err.endswith(f"interrupted after 1 of 3 jobs; to go on: pear sweeps resume {sweep.id}\n")
+    assert said.err.endswith(f"interrupted after 1 of 3 jobs; to resume: pear sweeps resume {sweep.id}\n")
     with_store = pear("train", "-m", *quiet, "seed=1", "runtime.store=store").err
     assert with_store.endswith(f" --store {tmp_path}/store\n")
     assert listed(pear) == {"state": "incomplete", "done": 1, "failed": 0, "running": 0, "missing": 2}

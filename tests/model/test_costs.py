@@ -8,7 +8,7 @@ from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
 from pear_cli.adapters.neat import NEAT
-from pear_cli.model import costs as accounting
+from pear_cli.model import costs
 
 TOKENS, WIDTH, DEPTH, RANK = 5, 16, 2, 3
 SLOTS = ("attn.q", "attn.v")
@@ -25,13 +25,13 @@ def adapted(method: Method | None) -> torch.nn.Module:
 
 @pytest.mark.parametrize("method", [LORA, DEEP])
 def test_adapters_cost_what_their_formula_says(method: Method) -> None:
-    reference = accounting.macs_per_image(adapted(None), 16) - DEPTH * TOKENS * 2 * WIDTH
-    ours = accounting.macs_per_image(adapted(method), 16)
+    reference = costs.macs_per_image(adapted(None), 16) - DEPTH * TOKENS * 2 * WIDTH
+    ours = costs.macs_per_image(adapted(method), 16)
     assert ours - reference == DEPTH * len(SLOTS) * TOKENS * 2 * WIDTH * RANK
 
 
 def test_counting_leaves_no_hook_behind() -> None:
     model = adapted(LORA)
-    accounting.macs_per_image(model, 16)
+    costs.macs_per_image(model, 16)
     assert isinstance(model.adaptation, Adaptation)
     assert not any(position._forward_pre_hooks for position in model.adaptation.each())

@@ -17,7 +17,7 @@ from pear_cli.adapters.neat import NEAT
 from pear_cli.config.choices import Effect, KnowledgeKind, Unit
 from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.model import merge as merging
+from pear_cli.model import merge
 from pear_cli.model import model as models
 from pear_cli.pruning.knowledge import decode, encode
 from pear_cli.pruning.mask import Mask
@@ -105,9 +105,9 @@ def in_plain_timm(merged, name="vit"):
 
 
 def assert_same_logits(model, name="vit"):
-    merged = merging.merge(model)
-    assert merging.error(model, merged) < 1e-5
-    assert merging.error(model, in_plain_timm(merged, name)) < 1e-5
+    merged = merge.merge(model)
+    assert merge.error(model, merged) < 1e-5
+    assert merge.error(model, in_plain_timm(merged, name)) < 1e-5
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in merged.modules())
     size = models.input_size(model)
     bare = copy.deepcopy(model)
@@ -144,7 +144,7 @@ def test_a_linear_update_merges(method):
 def test_an_update_of_some_rows_leaves_the_others_as_they_were():
     model = adapted(lora(*QV))
     before = model.blocks[0].attn.qkv.weight.clone()
-    after = merging.merge(model).blocks[0].attn.qkv.weight
+    after = merge.merge(model).blocks[0].attn.qkv.weight
     assert torch.equal(after[24:48], before[24:48])  # k
     assert not torch.isclose(after[:24], before[:24], atol=1e-6).all()
     assert not torch.isclose(after[48:], before[48:], atol=1e-6).all()
@@ -197,7 +197,7 @@ def test_switched_off_heads_merge(effect, name):
 def test_the_output_of_a_switched_off_head_meets_zero_columns():
     model = adapted(neat(2, "attn.proj"))
     models.adaptation(model).silence(model, "blocks.1.attn", (2,))
-    weight = merging.merge(model).blocks[1].attn.proj.weight
+    weight = merge.merge(model).blocks[1].attn.proj.weight
     assert not weight[:, 16:].any()
     assert weight[:, :16].all()
     assert_same_logits(model)
@@ -213,9 +213,9 @@ def test_pruned_ranks_merge(effect):
 @pytest.mark.parametrize("name", ["vit", "eva", "swin v2"])
 def test_a_model_without_adapters_is_merged_already(method, name):
     model = adapted(method(lr=1, slots=()), name)
-    merged = merging.merge(model)
-    assert merging.error(model, merged) == 0
-    assert merging.error(model, in_plain_timm(merged, name)) < 1e-5
+    merged = merge.merge(model)
+    assert merge.error(model, merged) == 0
+    assert merge.error(model, in_plain_timm(merged, name)) < 1e-5
 
 
 MLP = {"lr": 1, "rank": 3, "scale": 0.5, "dropout": 0.1, "bias": False}
@@ -245,19 +245,19 @@ def test_an_update_that_no_weight_can_hold_is_refused_with_the_reason(method, me
     model = adapted(method)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ConfigError, match=message):
-        merging.merge(model)
+        merge.merge(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_where_no_adapter_is_left_there_is_nothing_to_refuse():
     model = shares(adapted(AdaptFormer(**MLP, slots=("mlp",))), b0=None, b1=None, b2=None)
-    assert merging.error(model, merging.merge(model)) == 0
+    assert merge.error(model, merge.merge(model)) == 0
 
 
 def test_merging_leaves_the_adapted_model_as_it_was():
     model = adapted(neat(4))
     before, logits = copy.deepcopy(model.state_dict()), models.probe(model, 16)
-    merged = merging.merge(model)
+    merged = merge.merge(model)
     for parameter in merged.parameters():
         parameter.data.zero_()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -270,13 +270,13 @@ def test_it_is_computed_in_float64_and_kept_in_the_dtype_of_the_weight():
     position = models.adaptation(model).at("blocks.0.mlp.fc1")[0]
     up, down = (tensor.detach().double() for tensor in (position.owner.up, position.owner.down))
     expected = (model.blocks[0].mlp.fc1.weight.double() + 0.5 * up @ down).float()
-    assert torch.equal(merging.merge(model).blocks[0].mlp.fc1.weight, expected)
+    assert torch.equal(merge.merge(model).blocks[0].mlp.fc1.weight, expected)
 
 
 @pytest.mark.parametrize("wrong", [1.01, float("nan")])
 def test_a_merged_model_with_other_logits_is_an_error(wrong):
     model = adapted(lora())
-    merged = merging.merge(model)
+    merged = merge.merge(model)
     merged.head.weight.data.mul_(wrong)
     with pytest.raises(MergeError, match="gives other logits than the adapted one"):
-        merging.error(model, merged)
+        merge.error(model, merged)

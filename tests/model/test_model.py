@@ -58,7 +58,7 @@ WRONG = [
     ("knowledge.rank", 1e9, r"model\.knowledge\.rank = 1000000000\.0 is not a whole number"),
     ("knowledge.beta", float("inf"), r"model\.knowledge\.beta = inf is not a finite number"),
     ("knowledge.kind", "absorb", r"knowledge\.kind = absorb"),
-    ("mask", {"unit": "adapter", **MASK}, r"this is no mask: adapters have a share map"),
+    ("mask", {"unit": "adapter", **MASK}, r"not a mask: adapters have a share map"),
     ("mask", {"unit": "rank", **MASK, "gone": "x"}, r"model\.mask\.gone"),
     ("extra", 1, r"model has no setting 'extra'"),
 ]

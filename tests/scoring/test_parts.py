@@ -252,7 +252,7 @@ def test_a_mask_of_units_that_are_not_there_is_refused(pruned: tuple[str, ...]) 
     ],
 )
 def test_what_is_no_mask_is_refused(value: object) -> None:
-    with pytest.raises(CorruptArtifact, match="this is no mask"):
+    with pytest.raises(CorruptArtifact, match="not a mask"):
         Mask.from_json(value)
 
 

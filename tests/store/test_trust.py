@@ -14,7 +14,7 @@ from pear_cli.backbone import build as backbone
 from pear_cli.cli.options import complain
 from pear_cli.config.node import node
 from pear_cli.config.settings import Backbone
-from pear_cli.data import transforms as pictures
+from pear_cli.data import transforms
 from pear_cli.data.timm import Timm
 from pear_cli.data.torchvision_parts import family
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, StoreError
@@ -210,7 +210,7 @@ def test_postscript_is_not_run_whatever_the_files_name(tmp_path):
     text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) print\n"
     (tmp_path / "photo.jpg").write_bytes(text)
     with pytest.raises(DataError, match="PostScript"):
-        pictures.read(tmp_path / "photo.jpg")
+        transforms.read(tmp_path / "photo.jpg")
 
 
 def test_datasets_whose_files_are_pickles_are_refused():

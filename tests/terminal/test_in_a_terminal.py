@@ -45,7 +45,7 @@ def test_ctrl_c_leaves_a_clean_terminal_and_one_line_with_what_is_kept(terminal)
     assert ran.code == 130, written(ran.lines)
     assert ran.raw.rfind(SHOW) > ran.raw.rfind(HIDE) > 0
     assert re.search(
-        r"pear run: interrupted; kept: train up to epoch \d+ of 500; the same command goes on from there",
+        r"pear run: interrupted; kept: train up to epoch \d+ of 500; the same command resumes from there",
         " ".join(ran.lines).replace("  ", " "),
     ) or re.search(r"kept: train up to epoch \d+ of 500", "".join(ran.lines))
     assert not [line for line in ran.lines if BAR.search(line)]

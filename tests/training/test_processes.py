@@ -181,7 +181,7 @@ def test_a_process_that_is_killed_ends_the_job_with_one_error_and_the_next_start
         (error,) = lines(process)
     assert process.returncode == 1
     assert "process" in error
-    assert error.endswith("what is finished is kept, the same command goes on from there")
+    assert error.endswith("what is finished is kept, the same command resumes from there")
     deadline = time.monotonic() + 10
     while any(other.is_running() and other.status() != "zombie" for other in others):
         assert time.monotonic() < deadline

@@ -7,7 +7,7 @@ import pytest
 
 from pear_cli.config.choices import Tracker
 from pear_cli.errors import ConfigError
-from pear_cli.training import trackers as tracking
+from pear_cli.training import trackers
 
 SETTINGS = {"optim": {"lr": 0.1, "clip": None}, "phase": "dense"}
 
@@ -47,7 +47,7 @@ def wandb(monkeypatch):
 
 
 def follow(folder, kind=Tracker.wandb):
-    with tracking.following(kind, folder, "train-3f2a", SETTINGS) as listener:
+    with trackers.following(kind, folder, "train-3f2a", SETTINGS) as listener:
         listener.log({"train_loss": 1.0}, 1)
         listener.log({"train_loss": 0.5}, 2)
 
@@ -80,7 +80,9 @@ def test_wandb_is_offline_where_its_server_is_out_of_reach_and_the_user_has_the_
 def test_a_tracker_that_fails_is_left_out_with_one_warning(wandb, tmp_path, capfd):
     wandb(broken=True)
     follow(tmp_path)
-    warning = "warning: runtime.tracker = wandb fails (ConnectionError: no route to host); training goes on "
+    warning = (
+        "warning: runtime.tracker = wandb fails (ConnectionError: no route to host); training continues "
+    )
     assert capfd.readouterr().err.splitlines() == [f"{warning}without it"]
 
 
@@ -92,11 +94,11 @@ def test_a_tracker_that_does_not_start_is_left_out(wandb, tmp_path, capfd):
 
 
 def test_a_tracker_whose_package_is_missing_is_an_error_before_any_work(pear, quiet, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "mlflow" else object())
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "mlflow" else object())
     said = pear("train", "runtime.tracker=mlflow", *quiet)
     remedy = "runtime.tracker = mlflow needs mlflow; install it: pip install 'pear-cli[mlflow]'"
     assert (said.code, said.out) == (1, "")
     assert said.err == f"pear train: {remedy}\n"
     with pytest.raises(ConfigError):
-        tracking.check(Tracker.mlflow)
-    tracking.check(Tracker.none)
+        trackers.check(Tracker.mlflow)
+    trackers.check(Tracker.none)

@@ -119,7 +119,7 @@ class Multirun:
 
         Args:
             words: the command line as it was typed.
-            keep_going: whether the other jobs go on when one fails.
+            keep_going: whether the other jobs run when one fails.
             folder: its output folder.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")

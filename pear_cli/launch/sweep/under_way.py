@@ -116,7 +116,7 @@ class Folders(Callback):
             launch.look()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """End a sweep in this process when a job has failed and none is to go on."""
+        """End a sweep in this process when a job has failed and none is to continue."""
         if (launch := _current.get()) is None:
             return
         launch.look()
@@ -124,7 +124,7 @@ class Folders(Callback):
             raise SystemExit(FAILED)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """End the launch here when its one job failed: Hydra would go on to print the overrides."""
+        """End the launch here when its one job failed: Hydra would print the overrides."""
         job = kwargs["job_return"]
         if _current.get() is not None and job.status.name == "FAILED":
             raise SystemExit(FAILED)

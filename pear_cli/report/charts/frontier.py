@@ -17,7 +17,7 @@ SHAPES = (
     *("circle", "square", "triangle-up", "cross"),
     *("triangle-right", "triangle-left", "triangle-down", "diamond"),
 )
-"""Of marks; where colours begin again, they go on by one: no two series look alike."""
+"""Of marks; where colours begin again, they continue with the next: no two series look alike."""
 
 ACCURACY = field("accuracy", "Q", "accuracy, %", scale={"zero": False, "nice": True}, axis={"tickCount": 5})
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))

@@ -1,4 +1,4 @@
-"""The lines at the bottom of a terminal that change while work goes on."""
+"""The lines at the bottom of a terminal that change while work is under way."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

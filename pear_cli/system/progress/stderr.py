@@ -13,7 +13,7 @@ from pear_cli.system.streams import QUIET, printable_lines, terminal_encoding, w
 
 
 class _Stderr(Console):
-    """Stderr, unless it is to be quiet; work goes on when its reader goes away."""
+    """Stderr, unless it is to be quiet; work continues when its reader goes away."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
