@@ -37,6 +37,7 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
 
     def work(experiment: "Experiment", store: "Store") -> Record:
         from pear_cli.stages.perform import perform
+        from pear_cli.store.lease import leased
         from pear_cli.system import progress
         from pear_cli.training import trackers
 
@@ -49,7 +50,9 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
             progress.say(f"{method} has no adapters: {epochs} epochs of training, then eval{unused}")
         course = Course(experiment, steps, store, alone=HydraConfig.get().mode == RunMode.RUN)
         whole = progress.doing(command, course.tell, stays=True) if len(steps) > 1 else nullcontext()
-        with whole, _told(course):
+        ours = [experiment.plan[name] for name in steps]
+        needed = {(s.stage, s.key) for step in ours for s in (step, *step.inputs.values())}
+        with whole, _told(course), leased(store, needed):
             for name in steps:
                 between()
                 course.begin(name)

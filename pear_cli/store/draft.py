@@ -107,6 +107,9 @@ class Draft:
                 self._write(name, text)
                 _sync(self.path / name)
             _sync(self.path)
+            if is_shared(self.path.parent.parent):
+                for path in (self.path, *self.path.iterdir()):
+                    open_to_group(path)
             Artifact.at(self.path, (self.stage, self.key))  # what cannot be read back is not published
             artifact = self._move_into_place()
             _sync(artifact.path.parent)
@@ -156,6 +159,21 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise StoreError(f"{path} is a link, and pear follows none in a store to write or delete; remove it")
+
+
+def is_shared(root: Path) -> bool:
+    """Whether the group of a store may write in it: what one of its users makes, the others may remove."""
+    with suppress(OSError):
+        return bool(root.stat().st_mode & stat.S_IWGRP)
+    return False
+
+
+def open_to_group(path: Path) -> None:
+    """Let the group do what the owner may; what is made in a folder gets the folder's group."""
+    with suppress(OSError):  # another user's: it is open already
+        mode = path.stat().st_mode
+        inherit = stat.S_ISGID if stat.S_ISDIR(mode) else 0
+        path.chmod(stat.S_IMODE(mode) | (mode & stat.S_IRWXU) >> 3 | inherit)
 
 
 def draft_path(folder: Path, key: str, *, locked: bool) -> Path:

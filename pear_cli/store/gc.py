@@ -19,6 +19,7 @@ from pear_cli.store.draft import (
     stale_drafts,
     writing,
 )
+from pear_cli.store.lease import SUFFIX, is_leased
 from pear_cli.store.removal import inputs_first, readable, take_away
 from pear_cli.store.store import OnError, Store, ignore
 
@@ -70,8 +71,8 @@ def collect(
 ) -> Report:
     """Remove what nobody needs: dead drafts and locks, workspaces of complete artifacts, the quarantine.
 
-    What a living process works on stays, known by its lock. Complete artifacts go only on request, and none
-    that the manifest of a newer pear names.
+    What a living process works on or needs stays, known by its locks. Complete artifacts go only on request,
+    and none that the manifest of a newer pear names.
 
     Args:
         store: the store.
@@ -90,7 +91,7 @@ def collect(
     if older_than is not None and not 0 <= older_than < float("inf"):
         raise StoreError(f"an age of {older_than} seconds is out of range: finite, and at least 0")
     store.refuse_links()
-    locks = sorted((store.root / ".locks").glob("*.lock"))
+    locks = [path for path in sorted((store.root / ".locks").glob("*")) if path.suffix in (".lock", SUFFIX)]
     items = list(leftovers(store, dry_run, older_than))
     items += [_delete("quarantined", path, dry_run) for path in sorted((store.root / QUARANTINE).glob("*"))]
     present = {folder.name for folder in store.folders()}
@@ -191,7 +192,11 @@ def _collect_artifacts(
             lost.add(artifact.key)
     for artifact in reversed(ordered):
         old = older_than is not None and time.time() - artifact.created.timestamp() > older_than
-        if artifact.key not in needed and (old or artifact.key in lost):
+        if (
+            artifact.key not in needed
+            and (old or artifact.key in lost)
+            and not is_leased(store, artifact.stage, artifact.key)
+        ):
             with _claimed(store, artifact.stage, artifact.key, dry_run) as ours:
                 if ours:
                     kind = "orphan" if artifact.key in lost else "old"
@@ -205,7 +210,7 @@ def _collect_artifacts(
 def _collect_locks(store: Store, locks: list[Path], dry_run: bool) -> Iterator[Item]:
     for path in locks:
         stage, _, key = path.stem.rpartition("-")
-        if STAGE.fullmatch(stage) and KEY.fullmatch(key):
+        if STAGE.fullmatch(stage) and KEY.fullmatch(key) and not is_leased(store, stage, key):
             with _claimed(store, stage, key, dry_run) as ours:
                 if ours:
                     yield _delete("lock", path, dry_run)

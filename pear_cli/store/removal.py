@@ -8,6 +8,7 @@ from pathlib import Path
 from pear_cli.errors import CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.store.artifact import KEY, STAGE, Artifact, name_of, named_keys
 from pear_cli.store.draft import discard, draft_path, writing
+from pear_cli.store.lease import refuse_leased
 from pear_cli.store.store import OnError, Store, ignore
 
 
@@ -33,7 +34,8 @@ def remove(
 
     Raises:
         MissingArtifact: it is not there.
-        StoreError: other artifacts were made from it, a process is working on it, or the store is read-only.
+        StoreError: other artifacts were made from it, a process works on it or needs it, or the store is
+            read-only.
     """
     store.refuse_links()
     if not os.path.lexists(path):
@@ -60,6 +62,7 @@ def remove(
     for folder, error in unread.items():
         on_error(folder, error)
     gone = [*reversed(users), target]
+    refuse_leased(store, gone)
     for folder in gone if not dry_run else ():
         with store.lock(folder.parent.name, folder.name, wait=0):
             take_away(folder)

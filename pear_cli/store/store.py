@@ -11,7 +11,17 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pear_cli.errors import MissingArtifact, StoreError, near
 from pear_cli.store.artifact import KEY, MANIFEST, STAGE, Artifact, is_artifact, name_of
 from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain
-from pear_cli.store.draft import QUARANTINE, Draft, discard, draft_path, refuse_link, stale_drafts, writing
+from pear_cli.store.draft import (
+    QUARANTINE,
+    Draft,
+    discard,
+    draft_path,
+    is_shared,
+    open_to_group,
+    refuse_link,
+    stale_drafts,
+    writing,
+)
 from pear_cli.system.environment import environment
 
 __all__ = ["SCHEMA", "Artifact", "Draft", "Store", "canonical", "environment", "make_key", "plain"]
@@ -160,8 +170,8 @@ class Store:
         for own in (path.parent, path):
             refuse_link(own)
         with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
+            self.make_folder(path.parent)
+            lock = FileLock(path, mode=0o664 if is_shared(self.root) else 0o644)
             try:
                 lock.acquire(timeout=timeout)
             except Timeout:
@@ -178,7 +188,7 @@ class Store:
         held = (stage, key) in self._held
         refuse_link(folder)
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            self.make_folder(folder)
             for stale in stale_drafts(folder, key) if held else []:
                 discard(stale)
             path = draft_path(folder, key, locked=held)
@@ -194,7 +204,7 @@ class Store:
         for own in (path.parent, path):
             refuse_link(own)
         with writing(path.parent):
-            path.mkdir(parents=True, exist_ok=True)
+            self.make_folder(path)
         return path
 
     def locate(self, text: str) -> Path:
@@ -229,6 +239,15 @@ class Store:
     def resolve(self, text: str) -> Artifact:
         """Return the artifact that a key, a prefix of one, or a path means (see `locate`)."""
         return Artifact.at(self.locate(text))
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder of the store; its group may write in it where the store's may."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_shared(self.root):
+            for path in (folder, *folder.parents):
+                if path == self.root:
+                    break
+                open_to_group(path)
 
     def refuse_links(self) -> None:
         """Raise StoreError for a link in place of one of the store's own folders."""
