@@ -22,6 +22,10 @@ MOST_PARAMETERS = 100_000
 """Tensors of one backbone; the deepest of timm's have some thousands."""
 
 
+LARGEST_TRIED = 64
+"""Images of this side are large enough for every backbone."""
+
+
 def build(config: Backbone, num_classes: int) -> nn.Module:
     """The frozen backbone with a zero classifier of `num_classes`, which is trainable.
 
@@ -35,6 +39,7 @@ def build(config: Backbone, num_classes: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _create(config)
+    _check_size(model, config)
     _call_modules(model)
     if path is not None:
         weights.load(model, path)
@@ -68,6 +73,29 @@ def _input(config: Backbone) -> dict[str, Any]:
             )
         said["input_size"] = (3, *sides, *sides)
     return said
+
+
+def _check_size(model: Any, config: Backbone) -> None:
+    """Try small images on a new model.
+
+    Raises:
+        ConfigError: they are smaller than its patch, or than what its convolutions need.
+    """
+    sides = _input(config).get("input_size", (3, LARGEST_TRIED))
+    if sides[-1] >= LARGEST_TRIED:
+        return
+    try:
+        with torch.inference_mode():
+            features = model.eval().forward_features(torch.zeros(1, *sides))
+        reason = "" if features.numel() else "nothing of an image remains"
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    if reason:
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        least = f"at least its patch, {patch[0]} pixels" if patch else "it takes larger images only"
+        raise ConfigError(
+            f"backbone.args.img_size = {sides[-1]} is too small for {config.name}: {least} ({reason})"
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pear_cli.errors import ConfigError
+
+GROUPS = ("model_state_dict", "state_dict", "teacher", "model")
+"""What training scripts call the weights in a checkpoint."""
+PREFIXES = ("module", "_orig_mod", "teacher", "model", "backbone", "encoder")
+"""What the names of their tensors begin with; a teacher's come before those of its student."""
 
 
 def load(model: Any, path: Path) -> None:
@@ -34,10 +39,15 @@ def load(model: Any, path: Path) -> None:
     renew = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if renew is not None and "adapt_layer_scale" in inspect.signature(renew).parameters:
         renew = functools.partial(renew, adapt_layer_scale=True)  # DeiT III calls them gamma_1, gamma_2
+
+    def prepared(state: Any, into: Any) -> Any:
+        bare = _bare(state, into)
+        return bare if renew is None else renew(bare, into)
+
     try:
         with _quietly():
             keys = timm.models.load_checkpoint(
-                model, str(path), use_ema=False, strict=False, filter_fn=renew, weights_only=True
+                model, str(path), use_ema=False, strict=False, filter_fn=prepared, weights_only=True
             )
     except Exception as error:  # whatever is in the file, the message is the same
         if "Unsupported operand" in f"{error} {error.__cause__}":
@@ -55,6 +65,25 @@ def load(model: Any, path: Path) -> None:
     if keys is not None:  # None is an .npz of JAX, where timm itself asks for every tensor
         _check_complete(keys, model, path)
     _check_finite(model, path)
+
+
+def _bare(state: Any, model: Any) -> Any:
+    """The tensors of a checkpoint by the names that a model has: without the groups and prefixes around them.
+
+    Training scripts save `{"model_state_dict": …}` or `{"teacher": …}`, and names like `module.model.norm`.
+    """
+    while group := next((name for name in GROUPS if isinstance(state.get(name), Mapping)), None):
+        state = state[group]
+    own = list(model.state_dict())
+    while prefix := next((f"{name}." for name in PREFIXES if _begin(state, f"{name}.")), None):
+        if _begin(own, prefix):
+            break
+        state = {name[len(prefix) :]: held for name, held in state.items() if name.startswith(prefix)}
+    return state
+
+
+def _begin(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
 
 
 def _refuse_exported(path: Path) -> None:

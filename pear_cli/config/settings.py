@@ -74,6 +74,8 @@ class Backbone(Checked, group="backbone"):
     def __post_init__(self) -> None:
         super().__post_init__()
         LARGEST.check(self.args.get("img_size"), "backbone.args.img_size")
+        channels = self.args.get("in_chans", 3)
+        require(channels == 3, "backbone.args.in_chans", channels, "3; grey images are repeated over R, G, B")
         if self.pretrained and self.weights:
             raise ConfigError(
                 f"backbone.weights = {self.weights} goes with backbone.pretrained=false; both are set now"

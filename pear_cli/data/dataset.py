@@ -133,6 +133,10 @@ class Dataset(Checked, ABC, group="dataset"):
         """The images of a split that can be looked for, and all that is wrong with the lists of them."""
         return self.records(split), []
 
+    def white(self) -> int | None:
+        """The value that is white in its images of more than 8 bits of grey; None where none is decided."""
+        return None
+
     def compare(self) -> list[Problem]:
         """What differs from the numbers and checksums that the publisher states."""
         return []

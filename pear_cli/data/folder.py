@@ -5,23 +5,34 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
 
-from pear_cli.config.range import Fraction
+from pear_cli.config.range import Fraction, Range
 from pear_cli.data import places
 from pear_cli.data.condition import Holding, Problem, say_once
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.images import Records
 from pear_cli.data.parts import TEST_SEED
 from pear_cli.data.splits import digest, divide, draw
-from pear_cli.data.transforms import NAMED, is_clutter, is_image, passed_over, read
+from pear_cli.data.transforms import (
+    FULL,
+    NAMED,
+    accept_large,
+    is_clutter,
+    is_image,
+    largest_grey,
+    passed_over,
+    read,
+)
 from pear_cli.errors import ConfigError, DataError, near
 from pear_cli.store import cache
-from pear_cli.system import progress
+from pear_cli.system import progress, threads
 
+DEPTHS = (8, 10, 12, 14, 16)  # bits of grey that cameras and scanners have
 SPELLINGS = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validation"},
@@ -37,14 +48,23 @@ class FileDataset(Dataset):
     """Images that are read from files, in the order of their paths.
 
     Images of any Pillow mode become upright RGB; `pictures.to_rgb` says how.
+
+    Args:
+        grey_range: the value of 16-bit grey that is white, such as 255, 4095 or 65535; null takes the
+            smallest of 8, 10, 12, 14 or 16 bits that holds all training images.
     """
+
+    in_the_fingerprint: ClassVar[tuple[str, ...]] = ("grey_range",)
+    grey_range: Annotated[int, Range(1, 2**31 - 1)] | None = None
 
     def fingerprint(self, split: str) -> str:
         listing = self.listing(split)
         contents = hashed(self.name, self.folder(), [name for name, _ in listing])
+        white = self.white()
         return digest(
             family="files",
             classes=self.classes(),
+            **({} if white in (None, FULL) else {"grey_range": white}),
             files=sorted(
                 (name, size, label, sha256)
                 for (name, label), (size, sha256) in zip(listing, contents, strict=True)
@@ -75,11 +95,36 @@ class FileDataset(Dataset):
         return listing
 
     def records(self, split: str) -> "Files":
-        return Files(self.folder(), self.listing(split))
+        return Files(self.folder(), self.listing(split), self.white())
 
     def examine(self, split: str) -> tuple[Records, list[Problem]]:
         listing, problems = self.scan(split)
-        return Files(self.folder(), listing), problems
+        return Files(self.folder(), listing, self.white()), problems
+
+    def white(self) -> int | None:
+        if self.grey_range is not None:
+            return self.grey_range
+        try:
+            root, names = self.folder(), [name for name, _ in self.scan("train800val200")[0]]
+            contents = hashed(self.name, root, names)
+        except DataError:  # whoever needs these images says so
+            return None
+        key = digest(family="grey", contents=[content for _, content in contents])
+        facts = cache.recall(key)
+        if not facts:
+            accept_large()
+            found = list(threads.each(largest_grey, [root / name for name in names]))
+            deep = [largest for largest in found if largest is not None]
+            facts = {"images": len(deep), "largest": max(deep, default=0)}
+            cache.remember(key, facts)
+        if not facts["images"]:
+            return None
+        white = next((2**bits - 1 for bits in DEPTHS if facts["largest"] < 2**bits), 2**31 - 1)
+        say_once(
+            f"{root}: {facts['images']} of {len(names)} training images are grey of more than 8 bits, with "
+            f"values up to {facts['largest']}: {white} is white; dataset.grey_range sets another value"
+        )
+        return white
 
 
 def hashed(title: str, folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
@@ -91,7 +136,8 @@ def hashed(title: str, folder: Path, names: Sequence[str]) -> list[tuple[int, st
 class Files(Records):
     """Images in files below a folder."""
 
-    def __init__(self, folder: Path, listing: Listing) -> None:
+    def __init__(self, folder: Path, listing: Listing, grey_range: int | None = None) -> None:
+        self.grey_range = grey_range
         self.folder, self.names = folder, [name for name, _ in listing]
         self.labels = np.array([label for _, label in listing], dtype=np.int64)
 
@@ -99,14 +145,15 @@ class Files(Records):
         return self.names[index]
 
     def image(self, index: int) -> Image.Image:
-        return read(self.folder / self.names[index])
+        return read(self.folder / self.names[index], self.grey_range)
 
 
 @dataclass(frozen=True)
 class ImageFolder(FileDataset):
     """One folder a class: `root/train/<class>/**/*.jpg` and `root/test/<class>/**/*.jpg`.
 
-    The classes are the folder names below train, in sorted order. With `root/val` beside train and test,
+    The classes are the folder names below train, in sorted order; two Unicode spellings of a name
+    are one class. With `root/val` beside train and test,
     train800 is train, val200 is val, and the two together are train800val200; without it, train is divided
     by `split_seed`. With `root/val` and no test, val is the test set and is never trained on. Test and val
     may lack classes. Other usual spellings (`SPELLINGS`, in upper or lower case) are found too. Hidden files
@@ -122,7 +169,7 @@ class ImageFolder(FileDataset):
             empty or that training lacks, an image that cannot be read; the message names it.
     """
 
-    in_the_fingerprint: ClassVar[tuple[str, ...]] = ("test_share",)
+    in_the_fingerprint: ClassVar[tuple[str, ...]] = ("grey_range", "test_share")
     test_share: Fraction | None = None
 
     def folder(self) -> Path:
@@ -136,7 +183,7 @@ class ImageFolder(FileDataset):
 
     def classes(self) -> tuple[str, ...]:
         train = self._training()
-        names = tuple(folders(train))
+        names = tuple(sorted({normalize("NFC", name) for name in folders(train)}))
         if len(names) < 2:
             found = f"only the class {names[0]!r}" if names else "no class"
             raise DataError(f"{train} has {found}; two class folders or more are needed")
@@ -212,7 +259,8 @@ class ImageFolder(FileDataset):
         for name in folders(folder):
             images, others = _files(folder / name, root)
             skipped += [f"{prefix}{name}/{other}" for other in others]
-            if name not in index:
+            label = index.get(normalize("NFC", name))
+            if label is None:
                 hint = near(name, classes)
                 message = f"{self._training()} has no folder of this class{hint}"
                 problems.append(Problem("class", part, f"{prefix}{name}", message))
@@ -222,7 +270,7 @@ class ImageFolder(FileDataset):
                     message += f"; {passed_over(others)}"
                 problems.append(Problem("class", part, f"{prefix}{name}", message))
             else:
-                listing += [(f"{prefix}{name}/{image}", index[name]) for image in images]
+                listing += [(f"{prefix}{name}/{image}", label) for image in images]
         if not listing and not problems:
             raise DataError(f"{folder} has no class folder")
         for name in sorted(skipped):

@@ -13,6 +13,7 @@ from pear_cli.data.dataset import Dataset
 from pear_cli.data.decoding import Streamed, held
 from pear_cli.data.images import Indices, Labels, Pixels
 from pear_cli.data.preparation import Preparation
+from pear_cli.errors import DataError
 from pear_cli.store import cache
 from pear_cli.system import progress
 from pear_cli.system.environment import memory
@@ -49,6 +50,11 @@ def load(dataset: Dataset, split: str, preparation: Preparation, workers: int = 
         DataError: files that are missing, unreadable or altered; the message names them.
     """
     records = dataset.records(split)
+    if not len(records):
+        raise DataError(
+            f"{split} of {dataset.name} has no image: too few are there to be divided; add images, or use "
+            "train_split=train800val200 without select=val"
+        )
     size = len(records) * 3 * preparation.size**2
     caching = choose(size) if dataset.cache is Caching.auto else dataset.cache
     if caching is Caching.disk:

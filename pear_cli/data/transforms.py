@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from pear_cli.data.condition import say_once
 from pear_cli.errors import DataError
 
 NAMED = 5  # files that a message names
+RECORDING = threading.Lock()  # catching warnings is for one thread at a time
+FULL = 65535  # white in 16 bits
+SHALLOW = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}  # grey of 8 bits at most
 SYSTEM = {"desktop.ini", "ehthumbs.db", "thumbs.db"}
 TEXT = {".csv", ".html", ".json", ".jsonl", ".log", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
@@ -45,8 +50,11 @@ def passed_over(names: Sequence[str]) -> str:
     return f"{len(names)} {noun} without the suffix of an image that Pillow reads passed over: {some}"
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Path, grey_range: int | None = None) -> Image.Image:
     """Decode a file to upright RGB at its own size.
+
+    Args:
+        grey_range: the value that is white in an image of 16-bit grey, see `to_rgb`.
 
     Raises:
         DataError: naming the file, when it is missing or cannot be decoded.
@@ -55,7 +63,9 @@ def read(path: Path) -> Image.Image:
         if path.exists() and not path.is_file():
             raise ValueError("it is not a regular file")  # a pipe would be waited for
         with Image.open(path) as image:
-            return to_rgb(image)
+            if _has_wrong_exif(image):
+                say_once(f"image {path} has malformed EXIF data, which may have said how it is turned")
+            return to_rgb(image, grey_range)
     except FileNotFoundError:
         raise DataError(f"image {path} is missing") from None
     except Exception as error:  # decoders raise anything on damaged files, KeyError and struct.error too
@@ -63,35 +73,84 @@ def read(path: Path) -> Image.Image:
         raise DataError(f"image {path} cannot be read: {reason}; replace or remove it") from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, grey_range: int | None = None) -> Image.Image:
     """Turn an image of any mode upright (EXIF orientation) and into RGB.
 
     Modes become RGB as Pillow's `convert` does it: grey is repeated, CMYK is inverted without a colour
-    profile, transparency is dropped and the colours under it stay. 16-bit grey keeps its upper byte,
-    where Pillow's own conversion has clipped it to white in some versions.
+    profile, transparency is dropped and the colours under it stay. 16-bit grey g becomes
+    floor(256 g / (grey_range + 1)), at most 255, where Pillow's own conversion has clipped it to white in
+    some versions.
+
+    Args:
+        grey_range: the value of 16-bit grey that is white; null takes 65535, which keeps the upper byte.
 
     Raises:
         ValueError: PostScript, or floating-point values that are not grey levels in 0 to 255.
     """
     if image.format == "EPS":
         raise ValueError("it is PostScript, a program that Pillow would have Ghostscript run")
-    if image.mode == "F" and (0 < (white := _array(image).max(initial=0)) <= 1 or white > 255):
+    if image.mode == "F" and not _is_grey(_array(image)):
         raise ValueError("its values are floating-point numbers, and not in 0 to 255")
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or (upright.mode == "I" and _above_8_bits(upright)):
-        return Image.fromarray((_array(upright) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:
+        if not _has_wrong_exif(image):
+            raise
+        upright = image  # how it is turned is not known
+    if is_deep(upright):
+        levels = _array(upright).astype(np.int64) * 256 // ((grey_range or FULL) + 1)
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if upright.mode in ("P", "PA", "RGBa", "La"):
         upright = upright.convert("LA" if upright.mode == "La" else "RGBA")
     return upright.convert("RGB")
 
 
+def _has_wrong_exif(image: Image.Image) -> bool:
+    """Whether the EXIF data of an image is malformed; Pillow's own warning does not name the image."""
+    if "exif" not in image.info:
+        return False
+    with RECORDING, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            exif = Image.Exif()
+            exif.load(image.info["exif"])
+            dict(exif)
+        except Exception:  # struct.error, SyntaxError, …
+            return True
+    return any("EXIF" in str(warning.message) for warning in caught)
+
+
 def accept_large() -> None:
-    """Let images pass in silence up to the limit: Pillow warns from half of it, and refuses above."""
+    """Let images pass in silence up to the limit: Pillow warns from half of it, and refuses above.
+
+    Its warnings of malformed EXIF data are silent too; `read` names the image.
+    """
+    warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def _above_8_bits(image: Image.Image) -> bool:
-    return bool(_array(image).max(initial=0) > 255)
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image is grey of more than 8 bits."""
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def largest_grey(path: Path) -> int | None:
+    """The largest value of an image of more than 8 bits; None for another one, or none that can be read."""
+    if os.path.splitext(path)[1].lower() in SHALLOW or not path.is_file():
+        return None
+    try:
+        with Image.open(path) as image:
+            return max(int(_array(image).max(initial=0)), 0) if is_deep(image) else None
+    except Exception:  # whoever needs the image names it, see `read`
+        return None
+
+
+def _is_grey(values: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    """Whether floating-point values are grey levels in 0 to 255, and not in 0 to 1."""
+    largest = values.max(initial=0)
+    return bool(
+        np.isfinite(values).all() and values.min(initial=0) >= 0 and (largest == 0 or 1 < largest <= 255)
+    )
 
 
 def _array(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:

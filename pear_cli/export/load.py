@@ -1,7 +1,7 @@
 """Pear as a library: a stored model as a plain timm model, and what it scores."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pear_cli.config.choices import Resize
 from pear_cli.config.settings import Runtime
 from pear_cli.data import loading
 from pear_cli.data.dataset import Dataset
+from pear_cli.data.folder import FileDataset
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.export import single_file, source
 from pear_cli.model import merge as merging
@@ -118,6 +119,13 @@ def evaluate(
             f"({_some(description.classes)}): its logits would mean other things"
         )
     _check_preparation(path, model, description, dataset, named)
+    if isinstance(dataset, FileDataset) and description.grey_range is not None:
+        if dataset.grey_range not in (None, description.grey_range):
+            raise ConfigError(
+                f"{path} was trained with dataset.grey_range={description.grey_range}, not "
+                f"{dataset.grey_range}; leave it out"
+            )
+        dataset = replace(dataset, grey_range=description.grey_range)
     images = loading.load(dataset, dataset.test_split, description.preparation, runtime.workers)
     split = Batches(images, statistics(model, description.normalization), where.device)
     result = engine.evaluate(model.to(where.device), split, where)

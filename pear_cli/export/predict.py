@@ -97,7 +97,9 @@ def predict(
     model.to(where.device)
     bad = 0
     transforms.accept_large()
-    for paths, pixels, failures in _batches(_expand(files, stdin or sys.stdin, err), description.preparation):
+    for paths, pixels, failures in _batches(
+        _expand(files, stdin or sys.stdin, err), description.preparation, description.grey_range
+    ):
         for failure in failures:
             bad += 1
             print(f"pear predict: {printable(failure)}", file=err, flush=True)
@@ -128,7 +130,9 @@ def label(
 Batch = tuple[list[str], list[Pixels], list[str]]
 
 
-def _batches(paths: Iterable[str | DataError], preparation: Preparation) -> Iterator[Batch]:
+def _batches(
+    paths: Iterable[str | DataError], preparation: Preparation, grey_range: int | None = None
+) -> Iterator[Batch]:
     """Names and pixels of up to `BATCH` images, and what went wrong on the way."""
     names: list[str] = []
     pixels: list[Pixels] = []
@@ -137,7 +141,7 @@ def _batches(paths: Iterable[str | DataError], preparation: Preparation) -> Iter
         try:
             if isinstance(path, DataError):
                 raise path
-            pixels.append(_decode(path, preparation))
+            pixels.append(_decode(path, preparation, grey_range))
             names.append(path)
         except DataError as error:
             failures.append(str(error))
@@ -148,7 +152,7 @@ def _batches(paths: Iterable[str | DataError], preparation: Preparation) -> Iter
         yield names, pixels, failures
 
 
-def _decode(path: str, preparation: Preparation) -> Pixels:
+def _decode(path: str, preparation: Preparation, grey_range: int | None) -> Pixels:
     """One image; a pipe or a device is no image, and would never end.
 
     Raises:
@@ -158,7 +162,7 @@ def _decode(path: str, preparation: Preparation) -> Pixels:
     if place.exists() and not place.is_file():
         raise DataError(f"image {path} is not a plain file")
     try:
-        return preparation(transforms.read(place))
+        return preparation(transforms.read(place, grey_range))
     except ValueError as error:
         raise DataError(f"image {path}: {error}") from None
 

@@ -38,6 +38,7 @@ class Description(Checked, group="model"):
         widths: the channels that remain of the backbone, where some are pruned, as `Widths.to_json` has
             them; null or empty where all remain.
         timm: the version that the model was made with.
+        grey_range: the value of 16-bit grey that is white in its images; null is 65535.
     """
 
     backbone: Backbone
@@ -54,6 +55,7 @@ class Description(Checked, group="model"):
     mask: Mask | None
     widths: dict[str, dict[str, str]] | None
     timm: str
+    grey_range: Annotated[int, Range(1, 2**31 - 1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +91,10 @@ class Description(Checked, group="model"):
             "mask": self.mask and self.mask.to_json(),
             "method": method,
         }
-        return dataclasses.asdict(self) | changed
+        described = dataclasses.asdict(self) | changed
+        if self.grey_range is None:
+            del described["grey_range"]
+        return described
 
     @classmethod
     def from_json(cls, value: Any) -> "Description":

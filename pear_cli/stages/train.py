@@ -152,6 +152,7 @@ def _dense_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:
         mask=None,
         widths=None,
         timm=importlib.metadata.version("timm"),
+        grey_range=e.dataset.white(),
     )
     return model, description, {}
 

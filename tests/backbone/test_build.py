@@ -331,3 +331,28 @@ def test_torch_files_of_other_pickle_protocols_load_or_are_refused_without_a_rem
         with pytest.raises(ConfigError, match="is of a pickle protocol that torch reads only by running"):
             backbones.build(tiny(tmp_path / f"{protocol}.pth"), 2)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("nest", ["", "model_state_dict", "teacher", "model"])
+@pytest.mark.parametrize("prefix", ["model.", "teacher.backbone.", "module.model.", "_orig_mod."])
+def test_groups_and_prefixes_around_weights_are_taken_off(tmp_path, nest, prefix):
+    own = {name: t + 1 for name, t in backbones.build(tiny(), 2).state_dict().items() if "head" not in name}
+    weights = {prefix + name: tensor for name, tensor in own.items()}
+    if prefix.startswith("teacher"):
+        weights |= {f"student.{name}": tensor - 1 for name, tensor in own.items()}
+    torch.save({nest: weights, "epoch": 3} if nest else weights, tmp_path / "weights.pth")
+    model = backbones.build(tiny(tmp_path / "weights.pth"), 2)
+    assert torch.equal(model.norm.weight, own["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"args": TINY | {"in_chans": 1}}, "backbone.args.in_chans = 1 is out of range: 3"),
+        ({"args": TINY | {"img_size": 4}}, "backbone.args.img_size = 4 is too small .*its patch, 8 pixels"),
+        ({"name": "convnext_atto", "args": {"img_size": 8}}, "backbone.args.img_size = 8 is too small"),
+    ],
+)
+def test_images_that_a_backbone_cannot_take_are_told_by_their_setting(changes, named):
+    with pytest.raises(ConfigError, match=named):
+        backbones.build(tiny(**changes), 2)

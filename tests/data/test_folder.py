@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -306,3 +307,54 @@ def test_training_images_without_a_test_folder_offer_a_share(photos):
     with pytest.raises(DataError, match=r"test is missing .*dataset.test_share=0.2"):
         folder(photos).listing("test")
     assert len(folder(photos, test_share=0.2).listing("test")) == 4
+
+
+def deep(path, *values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array([values], np.uint16)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("largest", "white", "levels"),
+    [(200, 255, [0, 100, 200]), (4000, 4095, [0, 6, 12]), (65535, 65535, [0, 0, 0])],
+)
+def test_the_range_of_deep_grey_is_decided_once_a_dataset(tmp_path, said, largest, white, levels):
+    for name in ("cat", "dog"):
+        deep(tmp_path / "train" / name / "small.png", 0, 100, 200)
+        deep(tmp_path / "train" / name / "large.png", 0, 0, largest)
+        deep(tmp_path / "test" / name / "t.png", 0, 100, 200)
+    dataset = folder(tmp_path)
+    assert dataset.white() == white
+    assert np.asarray(dataset.records("test").image(0))[0, :, 0].tolist() == levels
+    assert any(f"4 of 4 training images are grey of more than 8 bits, with values up to {largest}" in line
+               for line in said)  # fmt: skip
+    same, other = folder(tmp_path, grey_range=white), folder(tmp_path, grey_range=1000)
+    assert same.fingerprint("test") == dataset.fingerprint("test")
+    assert other.fingerprint("test") != dataset.fingerprint("test")
+
+
+def test_two_unicode_spellings_of_a_class_are_one(photos):
+    for part, spelling in (("train", "NFC"), ("test", "NFD")):
+        (photos / part / "dog").rename(photos / part / normalize(spelling, "zoé"))
+    dataset = folder(photos)
+    assert dataset.classes() == ("cat", "zo\u00e9")
+    assert [label for _, label in dataset.listing("test")] == [0, 1]
+    picture(photos / "train" / normalize("NFD", "zoé") / "more.png", 7)
+    assert [label for _, label in dataset.listing("train800val200")] == [0] * 10 + [1] * 11
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0" + b"II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"])
+def test_malformed_exif_is_told_once_by_the_name_of_its_image(photos, said, recwarn, exif):
+    Image.new("RGB", (4, 3)).save(photos / "train" / "cat" / "odd.jpg", exif=exif)
+    for _ in range(2):
+        at_size(folder(photos), "train800val200", 4)
+    assert not [warning for warning in recwarn if "EXIF" in str(warning.message)]
+    assert len([line for line in said if "odd.jpg has malformed EXIF" in line]) == (1 if len(exif) > 6 else 0)
+
+
+def test_a_split_without_an_image_is_refused(photos):
+    for name in ("cat", "dog"):
+        for number in range(1, 10):
+            (photos / "train" / name / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="val200 of photos has no image: too few"):
+        at_size(folder(photos), "val200", 4)

@@ -166,3 +166,10 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda _: {}["gone"])
     with pytest.raises(DataError, match=r"odd.png cannot be read: 'gone'; replace or remove it"):
         read(tmp_path / "odd.png")
+
+
+@pytest.mark.parametrize("values", [[np.nan, 3.0], [-2.0, 100.0], [np.inf, 1.0], [0.2, 0.9], [0.0, 256.0]])
+def test_floating_point_values_that_are_no_grey_levels_are_refused(tmp_path, values):
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "floats.tif")
+    with pytest.raises(DataError, match=r"floats.tif .*floating-point numbers, and not in 0 to 255"):
+        read(tmp_path / "floats.tif")
