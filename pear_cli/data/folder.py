@@ -147,6 +147,9 @@ class Files(Records):
     def image(self, index: int) -> Image.Image:
         return read(self.folder / self.names[index], self.grey_range)
 
+    def check(self, index: int) -> None:
+        read(self.folder / self.names[index], small=True)
+
 
 @dataclass(frozen=True)
 class ImageFolder(FileDataset):

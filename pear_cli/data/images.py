@@ -71,3 +71,7 @@ class Records(ABC):
         Raises:
             DataError: naming the image, when it is missing or cannot be decoded.
         """
+
+    def check(self, index: int) -> None:
+        """Raise the error of `image`, if there is one, in as little time as finding it takes."""
+        self.image(index)

@@ -122,6 +122,10 @@ class Chosen(Records):
         part, within = self._place(index)
         return part.image(within)
 
+    def check(self, index: int) -> None:
+        part, within = self._place(index)
+        part.check(within)
+
     def _place(self, index: int) -> tuple[Records, int]:
         place = int(self.chosen[index])
         number = int(np.searchsorted(self.ends, place, side="right"))

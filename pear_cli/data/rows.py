@@ -15,13 +15,10 @@ from pear_cli.data import places
 from pear_cli.data.images import Labels, Records
 from pear_cli.data.parts import Parted
 from pear_cli.data.splits import digest
-from pear_cli.data.transforms import to_rgb
+from pear_cli.data.transforms import reason, to_rgb
 from pear_cli.errors import DataError
 from pear_cli.store import cache
 from pear_cli.system import progress, threads
-
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
-"""What decoders and other people's readers raise for a damaged image."""
 
 
 class Rows(Records):
@@ -33,6 +30,7 @@ class Rows(Records):
         labels: N, the number of the class of each row.
         classes: their names; None where they are only numbered.
         files: the files and folders on this machine that hold the rows; none where nobody knows.
+        file: the file of a row, for messages; None where rows have no files of their own.
     """
 
     def __init__(
@@ -42,6 +40,7 @@ class Rows(Records):
         labels: Labels,
         classes: Sequence[str] | None,
         files: Sequence[Path] = (),
+        file: Callable[[int], str] | None = None,
     ) -> None:
         end = labels.max(initial=0) + 1 if classes is None else len(classes)
         wrong = np.flatnonzero((labels < 0) | (labels >= end))
@@ -50,19 +49,21 @@ class Rows(Records):
                 f"{title}: row {wrong[0]} has label {labels[wrong[0]]}, outside 0 to {end - 1}, as have "
                 f"{len(wrong)} of {len(labels)} rows; -1 stands for none"
             )
-        self.title, self.get, self.labels = title, get, labels
+        self.title, self.get, self.labels, self.file = title, get, labels, file
         self.classes = None if classes is None else tuple(classes)
         self.files = tuple(files)
 
     def name(self, index: int) -> str:
-        return f"row {index} of {self.title}"
+        return f"row {index} of {self.title}" + (f", {self.file(index)}" if self.file else "")
 
     def image(self, index: int) -> Image.Image:
         try:
             content = self.get(index)
             return to_rgb(content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content)))
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise DataError(f"{self.name(index)} cannot be read: {error}; replace or remove it") from None
+        except Exception as error:  # decoders and other people's readers raise anything
+            raise DataError(
+                f"{self.name(index)} cannot be read: {reason(error)}; replace or remove it"
+            ) from None
 
     def content(self, step: Callable[[], None]) -> str:
         """SHA-256, in hex, of all labels and of what the rows hold.
@@ -79,8 +80,8 @@ class Rows(Records):
     def _content(self, index: int) -> str:
         try:
             held = self.get(index)
-        except OSError as error:
-            raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from None
+        except Exception as error:
+            raise DataError(f"{self.name(index)} cannot be read: {reason(error)}") from None
         if isinstance(held, Image.Image):
             held = f"{held.mode} {held.size} ".encode() + held.tobytes()
         return hashlib.sha256(held).hexdigest()

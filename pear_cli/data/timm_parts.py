@@ -65,7 +65,8 @@ def open_part(
         return Rows(title, Decoded(source), labels, classes, files)
     targets = reader.iter_targets() if hasattr(reader, "iter_targets") else [t for _, t in reader.samples]
     labels = np.array([-1 if target is None else target for target in targets], dtype=np.int64)
-    return Rows(title, Encoded(reader), labels, classes, files)
+    file = Named(reader) if hasattr(reader, "samples") else None
+    return Rows(title, Encoded(reader), labels, classes, files, file)
 
 
 def _source(name: str, root: Path | None, part: str, download: bool, args: Mapping[str, Any]) -> Any:
@@ -92,3 +93,13 @@ class Encoded:
     def __call__(self, index: int) -> bytes:
         with self.reader[index][0] as file:
             return bytes(file.read())
+
+
+@dataclass(frozen=True)
+class Named:
+    """The files that timm's reader names."""
+
+    reader: Any
+
+    def __call__(self, index: int) -> str:
+        return str(self.reader.filename(index, absolute=True))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pear_cli.backbone import batch_norm
 from pear_cli.config.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
+from pear_cli.data import soundness
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import costs as accounting
@@ -26,6 +27,7 @@ def train(job: Job) -> Result:
     """Train the adapters and the classifier of one phase; keep the epoch that `select` names."""
     experiment, shared, team = job.experiment, _is_shared(job), processes.team()
     check_team(experiment, team)
+    soundness.check(experiment.dataset, {**job.step.data, **experiment.plan["eval"].data})
     memory = accounting.PeakMemory(job.device)
     with team.leading(job.order), job.tracker() as tracker:
         model, description, trainer = begin(job, team)

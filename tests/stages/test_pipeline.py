@@ -1,11 +1,14 @@
 """The six stages on a tiny model: what holds between one stage and the next."""
 
+import itertools
+
 import pytest
 import torch
+from PIL import Image
 
 from pear_cli.backbone.widths import Side, Widths
 from pear_cli.data.loading import load
-from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, TrainingError
+from pear_cli.errors import ConfigError, CorruptArtifact, DataError, MissingArtifact, TrainingError
 from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.single_file import export
@@ -154,6 +157,22 @@ def test_training_so_far_that_was_altered_is_not_resumed_but_begun_again(
     assert "training.safetensors is damaged; training starts again" in " ".join(
         capfd.readouterr().err.split()
     )
+
+
+def test_a_damaged_test_image_is_found_before_anything_is_trained(make, store, tmp_path, monkeypatch):
+    for part, name, value in itertools.product(("train", "test"), ("ant", "bee"), range(5)):
+        path = tmp_path / "photos" / part / name / f"{value}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(path)
+    path.write_bytes(path.read_bytes()[:50])
+    photos = {
+        "_target_": "pear_cli.data.folder.ImageFolder",
+        "name": "photos",
+        "root": str(tmp_path / "photos"),
+    }
+    monkeypatch.setattr(Trainer, "epoch", None)
+    with pytest.raises(DataError, match=r"test/bee/4\.png cannot be read"):
+        perform("train", make(dataset=photos), store)
 
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_epoch(make, store, monkeypatch):
