@@ -148,7 +148,7 @@ class Files(Records):
         return read(self.folder / self.names[index], self.grey_range)
 
     def check(self, index: int) -> None:
-        read(self.folder / self.names[index], small=True)
+        read(self.folder / self.names[index], self.grey_range, small=True)
 
 
 @dataclass(frozen=True)

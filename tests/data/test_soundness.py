@@ -76,28 +76,34 @@ def test_what_comes_with_pear_is_not_read_for_it(monkeypatch):
     check(Bundled("digits"))
 
 
+def by_timm(root):
+    return Timm("folder", root=str(root), test_part="test")
+
+
+def by_hub(root):
+    datasets = pytest.importorskip("datasets")
+    datasets.config.HF_DATASETS_CACHE = root.parent / "hf"
+    return HuggingFace("mine", path=str(root))
+
+
+def by_lists(root):
+    for part, listed in (("train", "train800val200"), ("test", "test")):
+        paths = [path.relative_to(root) for path in (root / part).rglob("*.jpg")]
+        lines = [f"{path} {int(path.parent.name == 'bee')}" for path in paths]
+        (root / f"{listed}.txt").write_text("\n".join(lines))
+    return Vtab("vtab", root=str(root.parent), task=root.name)
+
+
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        (
-            lambda root: Timm("folder", root=str(root), test_part="test"),
-            r"row 4 of folder \(test\), .*1\.jpg",
-        ),
-        (lambda root: HuggingFace("mine", path=str(root)), r"row 4 of .*photos \(test\)"),
-        (lambda root: Vtab("vtab", root=str(root.parent), task=root.name), r"image .*test/bee/1\.jpg"),
+        (by_timm, r"row 4 of folder \(test\), .*test/bee/1\.jpg"),
+        (by_hub, r"row 4 of .*photos \(test\)"),
+        (by_lists, r"image .*test/bee/1\.jpg"),
     ],
-    ids=["timm", "hf", "vtab"],
 )
 @pytest.mark.parametrize("content", [DAMAGE[0], b"text", b""])
-def test_other_families_name_the_file_or_the_row(photos, tmp_path, monkeypatch, family, name, content):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    for part, listed in (("train", "train800val200"), ("test", "test")):
-        lines = [
-            f"{path.relative_to(photos)} {int(path.parent.name == 'bee')}"
-            for path in (photos / part).rglob("*.jpg")
-        ]
-        (photos / f"{listed}.txt").write_text("\n".join(lines))
+def test_other_families_name_the_file_or_the_row(photos, family, name, content):
     (photos / "test" / "bee" / "1.jpg").write_bytes(content)
     with pytest.raises(DataError, match=rf"^{name} cannot be read: .*; replace or remove it$") as caught:
         check(family(photos))
