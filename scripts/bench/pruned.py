@@ -4,10 +4,14 @@
 
 Random weights, importance at random, the same share of every kind of layer. Both networks are merged and take
 turns; latencies are medians. No layer loses all its heads, so that of ViT-Ti's three a block, two go.
+Cells go to docs/results/pruned.json; `python scripts/tables/render.py` puts them into the README.
 """
 
 import argparse
+import json
 import os
+import sys
+from pathlib import Path
 
 import torch
 
@@ -16,13 +20,17 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.backbone.widths import Group, Widths
 from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.config.settings import Backbone, Prune, Runtime
-from pear_cli.model import costs, merge
+from pear_cli.model import costs as accounting
+from pear_cli.model import merge as merging
 from pear_cli.model import model as models
 from pear_cli.pruning.choose import choose
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import channels
 from pear_cli.training import engine
+
+sys.path.append(str(Path(__file__).parents[1] / "tables"))
+from cells import Cells, made_with
 
 SLOTS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
@@ -46,26 +54,32 @@ def main() -> None:
     units = [unit for layer in channels(bare(whole), of) for unit in layer.units]
     scores = torch.rand(len(units), generator=torch.Generator().manual_seed(0)).tolist()
     importance = Importance("random", tuple(units), tuple(scores), 0, None, {})
-    print("| round_to | heads | mlp channels | batch | ms, p50 (p95) | after | faster | by MACs | share |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    cells = Cells("pruned")
     for multiple in map(int, options.round_to.split(",")):
         prune = Prune(options.ratio, PruneBy.count, Scope.slot, Effect.adapter, 1, multiple)
         gone = Mask.of(Unit.channel, Effect.adapter, choose(importance, prune).units).by_place()
         narrow = models.create(backbone, method, num_classes=100, seed=0)
         models.narrow(narrow, Widths.without(gone, of))
-        left = {slot: count(of, gone, slot) for slot in ("attn.qkv", "mlp.fc1")}
-        merged = [merge.merge(model).to(where.device) for model in (narrow, whole)]
-        found = costs.speed_up(*merged, size, where)
-        theory = found["speedup_theoretical"]
+        merged = [merging.merge(model).to(where.device) for model in (narrow, whole)]
+        found = accounting.speed_up(*merged, size, where)
         for batch in (1, 64):
-            before, after = (latency(found, f"{whose}latency_{batch}") for whose in ("whole_", ""))
-            gain = found[f"speedup_{batch}"]
-            row = (multiple, left["attn.qkv"], left["mlp.fc1"], batch, before, after)
-            print("|", " | ".join(map(str, row)), f"| {gain:.2f} | {theory:.2f} | {gain / theory:.2f} |")
+            record = {
+                "cell": {"round_to": multiple, "batch": batch},
+                "heads": count(of, gone, "attn.qkv"),
+                "mlp_channels": count(of, gone, "mlp.fc1"),
+                "before": latency(found, f"whole_latency_{batch}"),
+                "after": latency(found, f"latency_{batch}"),
+                "faster": round(found[f"speedup_{batch}"], 3),
+                "by_macs": round(found["speedup_theoretical"], 3),
+                **made_with(where.threads),
+            }
+            print(json.dumps(record))
+            cells.add([record])
 
 
-def latency(found: dict[str, float], name: str) -> str:
-    return f"{found[f'{name}_p50_ms']:.1f} ({found[f'{name}_p95_ms']:.1f})"
+def latency(found: dict[str, float], name: str) -> dict[str, float]:
+    """Milliseconds a batch."""
+    return {part: round(found[f"{name}_{part}_ms"], 2) for part in ("p50", "p95")}
 
 
 def count(of: list[Group], gone: dict[str, list[int]], slot: str) -> str:

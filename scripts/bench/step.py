@@ -2,12 +2,16 @@
 with respect to its activations. Prints medians and ratios; repetitions alternate between the methods.
 
     python scripts/bench/step.py [--repeats 9] [--batch 64]
+
+Cells go to docs/results/step.json; `python scripts/tables/render.py` puts them into the README.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,6 +22,9 @@ from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
 from pear_cli.config.settings import Backbone
 from pear_cli.model import model as models
+
+sys.path.append(str(Path(__file__).parents[1] / "tables"))
+from cells import Cells, made_with
 
 MINI = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 12, "num_heads": 4}
 METHODS = {
@@ -54,9 +61,12 @@ def main() -> None:
             if repeat >= 2:
                 times[name].append(1000 * (time.perf_counter() - start))
     floor = statistics.median(times["floor"])
+    cells = Cells("step")
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:24} {median:8.1f} ms   {median / floor:5.2f} of the floor")
+        measured = {"ms": round(median, 2), "repeats": options.repeats, **made_with(torch.get_num_threads())}
+        cells.add([{"cell": {"step": name, "batch": options.batch}, **measured}])
 
 
 @torch.inference_mode()

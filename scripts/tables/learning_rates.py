@@ -2,15 +2,16 @@
 
     python scripts/tables/learning_rates.py [--tasks digits,shapes_count] [--methods NEAT,Lily]
 
-Prints the accuracy on val200 after the last epoch, for each method and rate, averaged over the tasks.
+Cells go to docs/results/learning_rates.json (see cells.py): the accuracy on val200 after the last epoch, seed
+0. `python scripts/tables/render.py` puts them into the tables.
 """
 
 import argparse
 import os
-import statistics
 from concurrent.futures import ThreadPoolExecutor
 
-from methods import METHODS, TASKS, pear
+from cells import Cells, fresh, pear, record
+from methods import EPOCHS, METHODS, TASKS
 
 WORDS = METHODS | {
     "LoRA": ("method=lora",),
@@ -46,29 +47,29 @@ def main() -> None:
     )
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--methods", default=",".join(RATES))
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     options = parser.parse_args()
-    tasks = options.tasks.split(",")
-    wanted = {method: RATES[method] for method in options.methods.split(",")}
-    cells = [(m, rate, task) for m, rates in wanted.items() for rate in rates for task in tasks]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = dict(zip(cells, pool.map(lambda cell: accuracy(*cell, options.epochs), cells), strict=True))
-    print(f"| val200, % | lr | mean | {' | '.join(tasks)} |")
-    print("|---|---|---|" + "---|" * len(tasks))
-    for method, rates in wanted.items():
-        for rate in rates:
-            row = [100 * found[method, rate, task] for task in tasks]
-            print(f"| {method} | {rate:g} | {statistics.fmean(row):.1f} | "
-                  f"{' | '.join(f'{value:.1f}' for value in row)} |")  # fmt: skip
+    cells = Cells("learning_rates")
+    methods = options.methods.split(",")
+    rows = [(task, method) for task in options.tasks.split(",") for method in methods]
+    with fresh() as store, ThreadPoolExecutor(options.jobs) as pool:
+        place = f"runtime.store={store}"
+        list(pool.map(lambda row: measure(cells, *row, place), rows))
 
 
-def accuracy(method: str, rate: float, task: str, epochs: int) -> float:
-    """Accuracy on val200 after training on train800."""
-    overrides = [f"dataset={task}", *WORDS[method], f"optim.lr={rate}", f"optim.epochs={epochs}"]
-    overrides += ["dataset.train_split=train800", "dataset.test_split=val200"]
-    overrides += ["optim.adapt_epochs=0", "runtime.threads=1"]
-    pear("train", *overrides)
-    return float(pear("eval", "phase=dense", *overrides)[0]["metrics"]["accuracy"])
+def measure(cells: Cells, task: str, method: str, store: str) -> None:
+    """Train on train800 at the rates that are missing, and evaluate on val200."""
+    named = {rate: {"task": task, "method": method, "rate": rate} for rate in RATES[method]}
+    words = [f"dataset={task}", *WORDS[method], f"optim.epochs={EPOCHS}", "runtime.threads=1"]
+    words += ["dataset.train_split=train800", "dataset.test_split=val200", "optim.adapt_epochs=0"]
+    missing = [rate for rate, cell in named.items() if not cells.is_current(cell, words)]
+    if not missing:
+        return
+    without = [word for word in words if not word.startswith("optim.lr=")]
+    sweep = (*without, f"optim.lr={','.join(map(str, missing))}", store)
+    pear("train", *sweep)
+    found = pear("eval", "phase=dense", *sweep)
+    cells.add([record(named[rate], words, made) for rate, made in zip(missing, found, strict=True)])
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_every_block_says_what_it_is_and_every_shell_block_is_run_or_says_why_no
     assert page.read_text("utf-8").count("```") == 2 * len(blocks(page))
     for block in blocks(page):
         assert block.language in LANGUAGES, block.text
-        assert re.fullmatch(r"|(not run|composed only): \w.*", block.mark), block.mark
+        assert re.fullmatch(r"|(not run|composed only|figures): \w.*", block.mark), block.mark
         if block.language in ("bash", "console") and not block.mark.startswith("not run"):
             assert all(line.split()[0] in ("pear", "#") for line in block.commands), block.text
 
