@@ -44,7 +44,7 @@ def list_datasets(overrides: Overrides = None, config_dir: Further = None, as_js
     pear data ls
     pear data ls dataset=imagefolder dataset.root=photos --json
     """
-    from pear_cli.data import inventory, places
+    from pear_cli.data import inventory, storage
     from pear_cli.launch import jobs, launch
     from pear_cli.report.terminal import datasets, layout
 
@@ -59,7 +59,7 @@ def list_datasets(overrides: Overrides = None, config_dir: Further = None, as_js
         else:
             datasets.print_datasets(rows, layout.console())
     complain(
-        "data ls", f"datasets without a root of their own lie in {places.home()}; $PEAR_DATA names another"
+        "data ls", f"datasets without a root of their own lie in {storage.home()}; $PEAR_DATA names another"
     )
 
 

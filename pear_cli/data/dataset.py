@@ -52,7 +52,7 @@ class Dataset(Checked, ABC, group="dataset"):
         augment: what training does to its images; nothing else sees it.
         cache: where decoded images are kept, see `loading.load`; no result depends on it.
         metric: the accuracy that the benchmark reports; both are measured.
-        root: folder of the files, for the families that read some; null is `places.home()`, or one in it.
+        root: folder of the files, for the families that read some; null is `storage.home()`, or one in it.
 
     Raises:
         ConfigError: a value out of its range, or a test split that training sees.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pear_cli.config.node import to_node
-from pear_cli.data import places
+from pear_cli.data import storage
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.splits import SPLITS
 from pear_cli.store.canonical import canonical
@@ -36,14 +36,14 @@ def survey(dataset: Dataset) -> Survey:
             "fingerprints": {split: dataset.fingerprint(split) for split in SPLITS},
         }
 
-    return _survey(places.remembered(_key(dataset), dataset.holding().places or (), read))
+    return _survey(storage.remembered(_key(dataset), dataset.holding().places or (), read))
 
 
 def known(dataset: Dataset) -> Survey | None:
     """The last survey of a dataset, if no file has changed since; one that comes with pear always has one."""
     if dataset.holding().places is None:
         return survey(dataset)
-    facts = places.recall(_key(dataset))
+    facts = storage.recall(_key(dataset))
     return _survey(facts) if facts else None
 
 

@@ -63,16 +63,16 @@ class Pinned(Dataset):
         images = self.TABLE[self.name][_part(split)].images
         return images if split == "test" else len(divide(np.zeros(images, np.int64), split, self.split_seed))
 
-    def records(self, split: str) -> "Drawn":
+    def records(self, split: str) -> "InMemory":
         pixels, labels = self.arrays(_part(split))
         if split == "test":
-            return Drawn(pixels, labels)
+            return InMemory(pixels, labels)
         chosen = divide(labels, split, self.split_seed)
-        return Drawn(pixels[chosen], labels[chosen])
+        return InMemory(pixels[chosen], labels[chosen])
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn(Records):
+class InMemory(Records):
     """Images that are in memory already.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pear_cli.data import places
+from pear_cli.data import storage
 from pear_cli.data.images import Labels, Records
 from pear_cli.data.parts import Parted
 from pear_cli.data.splits import digest
@@ -123,7 +123,7 @@ class RowDataset(Parted):
         return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
 
     def _facts(self) -> dict[str, Any]:
-        return places.recall(self._key()) or self._read()
+        return storage.recall(self._key()) or self._read()
 
     def _read(self) -> dict[str, Any]:
         parts = [self.part(name) for name in self.part_names]
@@ -136,4 +136,4 @@ class RowDataset(Parted):
             with progress.ticker(f"reading {self.name}", sum(map(len, parts)), late=True) as ticker:
                 return {"classes": classes, "content": [part.content(ticker.step) for part in parts]}
 
-        return places.remembered(self._key(), sorted({file for part in parts for file in part.files}), read)
+        return storage.remembered(self._key(), sorted({file for part in parts for file in part.files}), read)

@@ -11,7 +11,7 @@ import PIL
 
 from pear_cli.data import array_cache
 from pear_cli.data.condition import Holding
-from pear_cli.data.figures import TASKS, generate
+from pear_cli.data.drawing import TASKS, generate
 from pear_cli.data.images import Labels, Pixels
 from pear_cli.data.pinned import Part, Pinned, sha256
 from pear_cli.errors import DataError

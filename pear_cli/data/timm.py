@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pear_cli.config.range import Range
-from pear_cli.data import by_timm, hub_within_reach, places
+from pear_cli.data import by_timm, hub_within_reach, storage
 from pear_cli.data.condition import Holding
 from pear_cli.data.rows import RowDataset, Rows
 from pear_cli.errors import ConfigError, DataError
@@ -71,5 +71,5 @@ class Timm(RowDataset):
     def _root(self) -> Path:
         if self.root:
             return Path(self.root)
-        here = places.home()
+        here = storage.home()
         return here if self._kind == "torch" else here / self.name.strip("/").replace("/", "--")

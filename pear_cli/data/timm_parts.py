@@ -12,7 +12,7 @@ from timm.data.dataset_factory import create_dataset
 from timm.data.readers.img_extensions import set_img_extensions
 from torch.utils.data import IterableDataset
 
-from pear_cli.data import places
+from pear_cli.data import storage
 from pear_cli.data.condition import say_once
 from pear_cli.data.fetch import downloading
 from pear_cli.data.published import Published, published
@@ -43,7 +43,7 @@ def open_part(
     if divided and root is not None and getattr(reader, "root", None) == str(root):
         raise DataError(f"{root} has no folder {part!r}; timm would take all of {root} for it")
     if name == "folder" and root is not None:
-        inside = places.files(Path(getattr(reader, "root", root)))
+        inside = storage.files(Path(getattr(reader, "root", root)))
         if others := sorted(f for f, _ in inside if not (is_image(f) or is_clutter(f))):
             say_once(f"{title} in {root}: {passed_over(others)}")
     names = getattr(source if reader is None else reader, "class_to_idx", None) or {}

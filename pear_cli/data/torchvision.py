@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pear_cli.data import by_torchvision, places
+from pear_cli.data import by_torchvision, storage
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.folder import hashed
+from pear_cli.data.files import hashed
 from pear_cli.data.images import Records
 from pear_cli.data.parts import Parted
 from pear_cli.data.published import ARCHIVES, Published, altered, published
@@ -79,7 +79,7 @@ class Torchvision(Parted):
         """The root, as torchvision calls it."""
         if self.root:
             return Path(self.root).expanduser().absolute()
-        return places.home() if self.dataset in published() else places.home() / self.name
+        return storage.home() if self.dataset in published() else storage.home() / self.name
 
     @property
     def opened(self) -> "TorchvisionParts":
@@ -97,12 +97,12 @@ class Torchvision(Parted):
     def _files(self) -> Iterator[str]:
         """Paths of the dataset's files below the root."""
         for place in self._places:
-            for file in [place / name for name, _ in places.files(place)] if place.is_dir() else [place]:
+            for file in [place / name for name, _ in storage.files(place)] if place.is_dir() else [place]:
                 yield file.relative_to(self.folder()).as_posix()
 
     def _facts(self) -> dict[str, Any]:
         """The classes, once torchvision has found all parts; remembered until a file changes."""
         key = f"torchvision {self.dataset} {self.folder()} {' '.join(self.part_names)}"
-        return places.recall(key) or places.remembered(
+        return storage.recall(key) or storage.remembered(
             key, self._places, lambda: {"classes": list(self.opened.classes())}
         )

@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision import datasets
 
 from pear_cli.data.fetch import fetch
-from pear_cli.data.folder import Files
+from pear_cli.data.files import Files
 from pear_cli.data.images import Labels, Records
 from pear_cli.data.published import ARCHIVES, Published, altered, published
 from pear_cli.data.rows import Rows

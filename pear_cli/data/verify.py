@@ -10,7 +10,7 @@ import numpy as np
 from pear_cli.data import transforms
 from pear_cli.data.condition import Problem
 from pear_cli.data.dataset import Dataset
-from pear_cli.data.folder import Files
+from pear_cli.data.files import Files
 from pear_cli.data.images import Records
 from pear_cli.data.parts import Parted
 from pear_cli.errors import AlteredFile, DataError

@@ -7,11 +7,12 @@ from typing import Annotated
 import numpy as np
 
 from pear_cli.config.range import Range
-from pear_cli.data import places
+from pear_cli.data import storage
 from pear_cli.data.condition import Holding, Problem
-from pear_cli.data.folder import FileDataset, Listing, existing, folders
+from pear_cli.data.files import FileDataset, Listing
 from pear_cli.data.lists import Line, read
 from pear_cli.data.splits import divide
+from pear_cli.data.storage import existing, folders
 from pear_cli.errors import ConfigError, DataError, near
 
 # Classes of the 19 tasks of VTAB-1k, by the folder names of the usual archive.
@@ -69,7 +70,7 @@ class Vtab(FileDataset):
             raise ConfigError("dataset.task is empty: name the folder of a task below dataset.root")
 
     def _root(self) -> Path:
-        return Path(self.root) if self.root else places.home() / "vtab-1k"
+        return Path(self.root) if self.root else storage.home() / "vtab-1k"
 
     def holding(self) -> Holding:
         return Holding((self._root() / self.task,), "your own copy of the VTAB-1k lists and images")

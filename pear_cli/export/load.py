@@ -12,7 +12,7 @@ from pear_cli.config.choices import Resize
 from pear_cli.config.settings import Runtime
 from pear_cli.data import loading
 from pear_cli.data.dataset import Dataset
-from pear_cli.data.folder import FileDataset
+from pear_cli.data.files import FileDataset
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.export import single_file, source
 from pear_cli.model import merge as merging

@@ -15,7 +15,7 @@ from pear_cli.config.choices import Caching, Interpolation, Resize
 from pear_cli.data import decoding, disk_cache, loading
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.images import Records
-from pear_cli.data.pinned import Drawn
+from pear_cli.data.pinned import InMemory
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import DataError
 from pear_cli.store import cache
@@ -225,7 +225,7 @@ def test_a_process_that_dies_is_an_error_that_names_the_image():
 
 
 def test_an_image_too_thin_to_crop_is_named():
-    records = Drawn(np.zeros((1, 1, 9000, 3), np.uint8), np.zeros(1, np.int64))
+    records = InMemory(np.zeros((1, 1, 9000, 3), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(DataError, match=r"^image image 0: 9000×1 is too long and thin to crop"):
         decoding.held(records, Preparation(224, Resize.crop, 0.875), ("a", "b"))
 

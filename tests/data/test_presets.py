@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pear_cli.config.node import config_dir, node
 from pear_cli.data.bundled import FILES
 from pear_cli.data.dataset import Dataset
-from pear_cli.data.figures import TASKS
+from pear_cli.data.drawing import TASKS
 
 PRESETS = sorted(Path(config_dir() / "dataset").glob("*.yaml"))
 

@@ -8,8 +8,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from pear_cli.data import figures, shapes
-from pear_cli.data.figures import TASKS, generate
+from pear_cli.data import drawing, shapes
+from pear_cli.data.drawing import TASKS, generate
 from pear_cli.data.loading import load
 from pear_cli.data.pinned import sha256
 from pear_cli.data.shapes import Shapes
@@ -79,14 +79,14 @@ def test_splits_have_their_sizes_and_classes():
 def test_the_number_of_figures_is_the_class():
     for label in range(8):
         random = np.random.Generator(np.random.PCG64(label))
-        assert len(figures.count(label, random, np.zeros(3))) == int(TASKS["shapes_count"].classes[label])
+        assert len(drawing.count(label, random, np.zeros(3))) == int(TASKS["shapes_count"].classes[label])
 
 
 def test_figures_to_be_counted_lie_inside_and_apart():
     for seed in range(20):
-        placed = figures.count(7, np.random.Generator(np.random.PCG64(seed)), np.zeros(3))
+        placed = drawing.count(7, np.random.Generator(np.random.PCG64(seed)), np.zeros(3))
         middles = np.array([(p.min(0) + p.max(0)) / 2 for p, _ in placed])
-        assert all(p.min() >= 0 and p.max() <= figures.SIDE for p, _ in placed)
+        assert all(p.min() >= 0 and p.max() <= drawing.SIDE for p, _ in placed)
         gaps = np.linalg.norm(middles[:, None] - middles[None], axis=2) + 99 * np.eye(8)
         assert gaps.min() > 1
 
@@ -94,16 +94,16 @@ def test_figures_to_be_counted_lie_inside_and_apart():
 def test_the_star_stands_in_the_cell_of_its_class():
     for label in range(16):
         random = np.random.Generator(np.random.PCG64(label))
-        star, _ = figures.location(label, random, np.zeros(3))[-1]
-        assert len(star) == len(figures.STAR)
-        column, row = star.mean(axis=0) // (figures.SIDE / figures.GRID)
+        star, _ = drawing.location(label, random, np.zeros(3))[-1]
+        assert len(star) == len(drawing.STAR)
+        column, row = star.mean(axis=0) // (drawing.SIDE / drawing.GRID)
         assert 4 * row + column == label
 
 
 def test_the_direction_is_that_of_the_tip():
     for label in range(16):
         random = np.random.Generator(np.random.PCG64(label))
-        figure, _ = figures.orientation(label, random, np.zeros(3))[-1]
+        figure, _ = drawing.orientation(label, random, np.zeros(3))[-1]
         tip = figure[0] - figure.mean(axis=0)
         degrees = np.degrees(np.arctan2(tip[1], tip[0]))
         assert abs((degrees - 22.5 * label + 180) % 360 - 180) < 11.25

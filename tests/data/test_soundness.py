@@ -8,7 +8,8 @@ from PIL import Image
 
 from pear_cli.data import soundness
 from pear_cli.data.bundled import Bundled
-from pear_cli.data.folder import Files, ImageFolder
+from pear_cli.data.files import Files
+from pear_cli.data.folder import ImageFolder
 from pear_cli.data.huggingface import HuggingFace
 from pear_cli.data.timm import Timm
 from pear_cli.data.vtab import Vtab

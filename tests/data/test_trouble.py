@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pear_cli.data import places, transforms
+from pear_cli.data import storage, transforms
 from pear_cli.data.folder import ImageFolder
 from pear_cli.data.loading import load
 from pear_cli.data.vtab import Vtab
@@ -178,10 +178,10 @@ def test_a_repeated_line_is_read_as_it_stands_and_a_second_label_refused(task):
 
 def test_home_is_where_the_user_says_else_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("PEAR_DATA", raising=False)
-    assert places.home() == tmp_path / "cache" / "data"
+    assert storage.home() == tmp_path / "cache" / "data"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PEAR_DATA", "mine")
-    assert places.home() == tmp_path / "mine"
+    assert storage.home() == tmp_path / "mine"
 
 
 def test_work_by_threads_keeps_its_order_and_ends_with_the_first_error():

@@ -18,6 +18,33 @@ def home() -> Path:
     return Path(os.path.abspath(os.path.expanduser(named))) if named else cache.folder() / "data"
 
 
+def existing(folder: Path, content: str) -> Path:
+    """The folder, if it is one.
+
+    Args:
+        content: what it should have, for the message.
+    """
+    try:
+        if os.path.isdir(folder):
+            return folder
+        os.stat(folder)
+    except PermissionError:
+        raise DataError(f"folder {folder} cannot be read: Permission denied") from None
+    except OSError:
+        raise DataError(
+            f"folder {folder} is missing ({content}); set dataset.root or put the files there"
+        ) from None
+    raise DataError(f"{folder} is a file; a folder is needed there ({content})")
+
+
+def folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    try:
+        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be read: {error.strerror}") from None
+
+
 def files(folder: Path, *around: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """Every file below a folder: its path from there, with "/", and its entry; in no particular order.
 
