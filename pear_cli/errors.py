@@ -3,9 +3,33 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 4096
+"""Letters of a text from elsewhere that are shown: no path is longer."""
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere in one line: what is not printable is escaped, and what is too long shortened.
+
+    A name is so never a command to a terminal, a line of its own, or written from right to left.
+    """
+    shown = text[:LONGEST]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return shown if len(text) <= LONGEST else f"{shown}… ({len(text)} letters)"
+
 
 class PearError(Exception):
-    """A failure that one or two lines explain; the command line prints it without a traceback."""
+    """A failure that one or two lines explain; the command line prints it without a traceback.
+
+    Args:
+        lines: what is wrong, then what to do about it; whatever they quote, each is printed as one line.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(printable(str(line)) for line in self.args)
 
 
 class ConfigError(PearError):

@@ -55,7 +55,7 @@ def file_of(name: str) -> Path:
     if found is not None:
         return found
     if not _within_reach(source):
-        raise ConfigError(_out_of_reach(source))
+        raise ConfigError(_out_of_reach(source), _remedy(source))
     try:
         return _downloaded(source)
     except ConfigError:
@@ -63,7 +63,7 @@ def file_of(name: str) -> Path:
     except Exception as error:  # the clients have a dozen kinds
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(
-            f"the weights of {name} could not be downloaded: {reason}\n{_remedy(source)}"
+            f"the weights of {name} could not be downloaded: {reason}", _remedy(source)
         ) from None
 
 
@@ -77,8 +77,8 @@ def check(path: Path, sha256: str) -> None:
     stated = re.fullmatch("[0-9a-f]{64}", blob) or re.search(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)", blob)
     if stated is not None and not sha256.startswith(stated[0]):
         raise ConfigError(
-            f"{path} is damaged: its sha256 is {sha256[:12]}… instead of {stated[0][:12]}…\n"
-            f"remove {path.resolve()} and run again to download it anew"
+            f"{path} is damaged: its sha256 is {sha256[:12]}… instead of {stated[0][:12]}…",
+            f"remove {path.resolve()} and run again to download it anew",
         )
 
 
@@ -202,7 +202,7 @@ def _out_of_reach(source: Source) -> str:
     why = f"{urlsplit(source.url or constants.ENDPOINT).hostname} is out of reach"
     if source.url is None and constants.HF_HUB_OFFLINE:
         why = "HF_HUB_OFFLINE is set"
-    return f"the weights of {source.name} are not in {place}, and {why}\n{_remedy(source)}"
+    return f"the weights of {source.name} are not in {place}, and {why}"
 
 
 def _remedy(source: Source) -> str:

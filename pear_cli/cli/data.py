@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pear_cli.cli.options import Overrides, complain
-from pear_cli.errors import near
+from pear_cli.errors import near, printable
 from pear_cli.launch.flags import UsageError
-from pear_cli.system.streams import printable, stdout_to_stderr, until_closed
+from pear_cli.system.streams import stdout_to_stderr, until_closed
 
 if TYPE_CHECKING:
     from pear_cli.data.dataset import Dataset

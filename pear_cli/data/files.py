@@ -69,8 +69,8 @@ class FileDataset(Dataset):
         listing, problems = self.scan(split)
         grave = [problem for problem in problems if problem.kind not in ("repeated", "skipped")]
         if grave:
-            more = f"\nand {len(grave) - 1} more; pear data verify names them all" if grave[1:] else ""
-            raise DataError(f"{self.folder() / grave[0].name}: {grave[0].message}{more}")
+            more = [f"and {len(grave) - 1} more; pear data verify names them all"] if grave[1:] else []
+            raise DataError(f"{self.folder() / grave[0].name}: {grave[0].message}", *more)
         if skipped := [problem.name for problem in problems if problem.kind == "skipped"]:
             say_once(f"{self.folder()}: {passed_over(skipped)}")
         return listing

@@ -72,7 +72,7 @@ class HubParts:
         except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             remedy = "check the name and the network" if self.download else "set dataset.download=true"
-            raise DataError(f"{self.path}, part {part}, cannot be loaded: {reason}\n{remedy}") from None
+            raise DataError(f"{self.path}, part {part}, cannot be loaded: {reason}", remedy) from None
 
     def _column(self, key: str, named: str | None, features: Any, found: list[str]) -> str:
         """The column that is named, or else the only one that could be it."""

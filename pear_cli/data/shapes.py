@@ -76,7 +76,8 @@ class Shapes(Pinned):
             cache.remember(_record(self.name, part, known.sha256), {"sha256": found})
             raise DataError(
                 f"{title} is drawn here with SHA-256 {found}, not {expected}, which its keys were made with "
-                f"({_versions()})\nrun again: from now on its keys are those of what is drawn here"
+                f"({_versions()})",
+                "run again: from now on its keys are those of what is drawn here",
             )
         return pixels, labels
 

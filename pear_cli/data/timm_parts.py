@@ -79,8 +79,8 @@ def _source(name: str, root: Path | None, part: str, download: bool, args: Mappi
         where = f" in {root}" if root else ""
         remedy = "the network" if download else "what lies there, or set dataset.download=true"
         raise DataError(
-            f"{name}, part {part}, cannot be opened by timm{where}: {reason(error) or 'nothing there'}\n"
-            f"check dataset.name, dataset.root and {remedy}"
+            f"{name}, part {part}, cannot be opened by timm{where}: {reason(error) or 'nothing there'}",
+            f"check dataset.name, dataset.root and {remedy}",
         ) from None
 
 

@@ -100,12 +100,12 @@ class TorchvisionParts:
         except BROKEN as error:
             self._check_unaltered()
             if not self.download:
-                raise DataError(self._unavailable(error)) from None
+                raise DataError(*self._unavailable(error)) from None
         try:
             fetch(self.folder, self._download, self._is_there)
             return self._opened(self.folder, part, download=False)
         except BROKEN as error:
-            raise DataError(self._unavailable(error)) from None
+            raise DataError(*self._unavailable(error)) from None
 
     @property
     def _published(self) -> Published:
@@ -159,16 +159,16 @@ class TorchvisionParts:
         if found:
             more = f" and {len(found) - 1} more; pear data verify names them all" if found[1:] else ""
             path = self.folder / found[0].place
-            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}\n{self.remedy}")
+            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}", self.remedy)
 
-    def _unavailable(self, error: Exception) -> str:
+    def _unavailable(self, error: Exception) -> tuple[str, str]:
         expected = ", ".join(self._published.files) or "its unpacked archive"
         urls = " ".join(archive.url for archive in self._published.archives)
         remedy = "check the network" if self.download else "set dataset.download=true"
         return (
-            f"{self.dataset} is not complete in {self.folder} ({reason(error)})\n"
+            f"{self.dataset} is not complete in {self.folder} ({reason(error)})",
             f"expected there: {expected}{f', from {urls}' if urls else ''}; {remedy}, put it there, or point "
-            "dataset.root or $PEAR_DATA to where it is"
+            "dataset.root or $PEAR_DATA to where it is",
         )
 
 

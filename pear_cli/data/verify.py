@@ -131,7 +131,7 @@ def all_at_once(dataset: Dataset, error: DataError) -> DataError:
     lines = [f"{problem.name}: {problem.message}" for problem in problems[:NAMED]]
     if problems[NAMED:]:
         lines.append(f"and {len(problems) - NAMED} more; pear data verify names them all")
-    return DataError("\n".join([f"{len(problems)} things are wrong with {dataset.name}", *lines]))
+    return DataError(f"{len(problems)} things are wrong with {dataset.name}", *lines)
 
 
 def _decoder(split: str, records: Records) -> Callable[[int], bytes | Problem]:

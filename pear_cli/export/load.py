@@ -202,6 +202,6 @@ def _described(description: Any, where: Path, weights: str | None) -> Descriptio
             identity.weights_file(checked.backbone)
         except ConfigError as error:
             raise ConfigError(
-                f"{error}\n{where} needs that file: --weights FILE, in Python weights="
+                *error.args, f"{where} needs that file: --weights FILE, in Python weights="
             ) from None
     return checked

@@ -16,11 +16,10 @@ from pear_cli.config.settings import Runtime
 from pear_cli.data import transforms
 from pear_cli.data.images import Images, Pixels
 from pear_cli.data.preparation import Preparation
-from pear_cli.errors import ConfigError, DataError
+from pear_cli.errors import ConfigError, DataError, printable
 from pear_cli.export import load as api
 from pear_cli.model.description import Description
 from pear_cli.store.store import Store
-from pear_cli.system.streams import printable
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
 from pear_cli.training.devices import Device

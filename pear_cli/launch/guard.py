@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pear_cli.errors import ConfigError
+from pear_cli.launch.aliases import Presets
 from pear_cli.launch.flags import quoted
 
 Key = tuple[str | int, ...]
@@ -91,6 +92,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath, typed: tuple[str, ...]) -> None:
         super().__init__(config_search_path)
+        self.repository = Presets(config_search_path)
         self.typed = typed
 
     def load_configuration(
@@ -239,8 +241,8 @@ def _refuse_unless_typed(key: Key, value: Any, hydra: dict[str, Any], typed: Any
     named = tuple(part for part in key if isinstance(part, str))
     word = f"++hydra.{'.'.join(named)}={_grammar(_at(hydra, named))}"
     raise ConfigError(
-        f"{_spelled(key)} = {value} comes from a file: no file may say what is run, or where it is written\n"
-        f"if you trust it, add it to the command: {shlex.quote(word)}"
+        f"{_spelled(key)} = {value} comes from a file: no file may say what is run, or where it is written",
+        f"if you trust it, add it to the command: {shlex.quote(word)}",
     )
 
 

@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from pear_cli.errors import PearError
+from pear_cli.errors import PearError, printable
 from pear_cli.launch.sweep.ledger import NOT_RUN
 from pear_cli.launch.work import Record
-from pear_cli.system.streams import printable, printable_lines, until_closed
+from pear_cli.system.streams import printable_lines, until_closed
 
 
 def report(command: str, records: list[Record], sweep: bool, as_json: bool, quiet: bool) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
+from pear_cli.errors import printable as printable
 from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.system import progress
 from pear_cli.system.progress.rows import duration as duration
-from pear_cli.system.streams import printable as printable
 
 
 def value(setting: object) -> str:

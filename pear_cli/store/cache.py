@@ -61,8 +61,8 @@ def content_hashes(
         except DataError as error:
             missing.append(error)
     if missing:
-        more = f"\nand {len(missing) - 1} more; pear data verify names them all" if missing[1:] else ""
-        raise DataError(f"{missing[0]}{more}")
+        more = [f"and {len(missing) - 1} more; pear data verify names them all"] if missing[1:] else []
+        raise DataError(*missing[0].args, *more)
 
     remembered, learned = _known(kept), Known()
     hashes: dict[str, str] = {}

@@ -64,11 +64,16 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", item
 
 
+LARGEST = 1e100
+"""No measured number comes near: what sums, squares or compares some of these stays finite."""
+
+
 def parse(content: str | bytes) -> Any:
     """Read JSON that a stranger may have written, as far as a manifest could hold it.
 
     Raises:
-        ValueError: it is not JSON, nested too deep, or has a number that is not finite or above 64 bits.
+        ValueError: it is not JSON, nested too deep, or has a number above `LARGEST`, or a whole one of more
+            than 64 bits.
     """
     try:
         return json.loads(content, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
@@ -78,8 +83,9 @@ def parse(content: str | bytes) -> Any:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is not a finite number")
+    if not abs(number) <= LARGEST:
+        reason = f"is above {LARGEST:g}" if math.isfinite(number) else "is not a finite number"
+        raise ValueError(f"{text[:20]} {reason}")
     return number
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO
 
+from pear_cli.errors import printable
+
 ASCII = str.maketrans(
     {"━": "#", "░": ".", "▒": ":", "▓": "=", "█": "#", "→": ">", "·": ".", "×": "x", "±": "~", "…": "."}
     | {"–": "-", "−": "-", "τ": "tau", "Δ": "delta ", "≠": "!=", "≥": ">=", "≤": "<="}
@@ -25,13 +27,8 @@ LOG = "stderr.log"
 """In a job's output folder: what it said, where it ran in another process."""
 
 
-def printable(text: str) -> str:
-    """The text with control and unprintable characters escaped: a name is never a terminal command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines."""
+    """A text of several lines, each of them printable."""
     return "\n".join(map(printable, text.splitlines()))
 
 

@@ -171,6 +171,25 @@ def test_a_root_config_imports_no_package(pear, quiet, tmp_path, monkeypatch):
     assert "hydra.searchpath.0 = pkg://hostile comes from a file" in said.err
 
 
+@pytest.mark.parametrize("laughs", ["a0: &a0 [x]", "a0: &a0 [*a0]"])
+def test_a_preset_that_its_aliases_blow_up_is_refused_at_once(pear, quiet, tmp_path, laughs):
+    more = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "bomb.yaml").write_text("\n".join(["# @package _global_", laughs, *more]))
+    said = pear("train", *quiet, "--config-dir", str(tmp_path), "experiment=bomb")
+    assert (said.code, said.out) == (1, "")
+    assert "bomb.yaml: its aliases make more than 100000 settings" in said.err
+
+
+def test_a_preset_may_have_aliases(pear, quiet, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nseed: &n 3\noptim: {epochs: *n}\n"
+    (tmp_path / "experiment" / "twice.yaml").write_text(text)
+    said = pear("train", *quiet, "--config-dir", str(tmp_path), "experiment=twice", "--cfg", "job")
+    assert said.code == 0
+    assert "epochs: 3" in said.out
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from pear_cli.errors import printable
 from pear_cli.launch.composing import Job
 from pear_cli.launch.sweep.ledger import Ledger
 from pear_cli.launch.sweep.outlook import Outlook
@@ -17,7 +18,7 @@ from pear_cli.store.store import is_locked
 from pear_cli.store.sweeps import LOCK, RESULT
 from pear_cli.system import progress
 from pear_cli.system.progress.rows import GAP, cut, duration, fitted
-from pear_cli.system.streams import LOG, printable
+from pear_cli.system.streams import LOG
 
 EVERY = 1.0
 """Seconds between two looks at the folders of jobs in other processes."""

@@ -222,4 +222,8 @@ def _short(said: str) -> str:
 
 def _by_seed(group: Group) -> dict[str, float]:
     found: dict[str, Any] = {spelling.value(row.value("seed")): row.value("accuracy") for row in group.rows}
-    return {seed: accuracy for seed, accuracy in found.items() if isinstance(accuracy, int | float)}
+    return {
+        seed: accuracy
+        for seed, accuracy in found.items()
+        if isinstance(accuracy, int | float) and 0 <= accuracy <= 1
+    }

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
+from pear_cli.errors import printable
 from pear_cli.report.analysis import listing
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.fields import Field, fields, record
@@ -69,7 +70,7 @@ def latex(lines: Sequence[Line]) -> str:
     shown = [one for one in fields(lines) if one.name != "select"]
     align = "".join("r" if one.number else "l" for one in shown)
     rows = [r"% \usepackage{booktabs,textcomp} \usepackage[T1]{fontenc}"]
-    rows += [f"% {' '.join(note.split())}" for note in notes_of(lines)]
+    rows += [f"% {printable(note)}" for note in notes_of(lines)]
     rows += [r"{\small\setlength{\tabcolsep}{4pt}", f"\\begin{{tabular}}{{{align}}}"]
     rows += [r"\toprule", _latex_row(shown, lambda one: one.title), r"\midrule"]
     for before, line in zip([None, *lines], lines, strict=False):
@@ -100,7 +101,7 @@ FORMATS: dict[str, Callable[[Sequence[Line]], str]] = {
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX typesets as it stands; letters beyond Latin-1 become their number."""
-    return "".join(LATEX.get(c, c if ord(c) < 256 else f"U+{ord(c):04X}") for c in text)
+    return "".join(LATEX.get(c, c if ord(c) < 256 else f"U+{ord(c):04X}") for c in printable(text))
 
 
 def _latex_row(shown: Sequence[Field], text: Callable[[Field], str]) -> str:
@@ -108,12 +109,12 @@ def _latex_row(shown: Sequence[Field], text: Callable[[Field], str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return MARKDOWN.sub(r"\\\1", text)
+    return MARKDOWN.sub(r"\\\1", printable(text))
 
 
 def _spreadsheet(item: object) -> object:
     if isinstance(item, list):
         return " ".join(map(str, item))
-    if isinstance(item, str) and item.startswith(tuple(FORMULA)):
-        return f"'{item}"
-    return item
+    if not isinstance(item, str):
+        return item
+    return f"'{printable(item)}" if item.startswith(tuple(FORMULA)) else printable(item)

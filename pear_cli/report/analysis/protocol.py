@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from pear_cli.backbone.identity import weights_name
+from pear_cli.errors import printable
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.spelling import value
 
@@ -27,7 +28,7 @@ def protocol(lineage: Lineage) -> Protocol:
     found = {name: value(item) for name, item in known.items()}
     for name, content in lineage.provenance.items():
         found["frozen weights" if name == "weights" else name] = short(str(content))
-    return found
+    return {printable(name): printable(said) for name, said in found.items()}
 
 
 def differences(protocols: Iterable[Protocol]) -> dict[str, tuple[str, ...]]:

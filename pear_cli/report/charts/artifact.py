@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pear_cli.errors import MissingArtifact, PearError
+from pear_cli.errors import MissingArtifact, PearError, printable
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.analysis import pruned
 from pear_cli.report.analysis.predictions import Predictions, confused
 from pear_cli.report.charts import arcs, curves, heat, reliability
 from pear_cli.report.charts.style import Palette, Spec
 from pear_cli.scoring.importance import Importance
-from pear_cli.system.streams import printable
 
 WORST = 5  # pairs of classes that a caption names
 

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pear_cli.errors import printable
 from pear_cli.report.charts.style import SAID, WIDTH, Palette, Spec, colours, field, values
-from pear_cli.system.streams import printable
 
 Record = Mapping[str, Any]
 TICKS = 8  # of the epochs, at most

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from pear_cli.errors import PearError
+from pear_cli.errors import PearError, printable
 from pear_cli.experiment.lineage import UNKNOWN, Lineage
 from pear_cli.report import spelling
 from pear_cli.report.analysis.benchmark import models
@@ -39,7 +40,9 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
             and size.
     """
     loader = PackageLoader("pear_cli.report.page", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
+    )
     environment.filters |= {"percent": percent, "mean": lambda seeds: percent(Estimate.from_seeds(seeds))}
     here = resources.files("pear_cli.report.page")
     script, style = (here.joinpath(name).read_text("utf-8") for name in ("page.js", "page.css"))
@@ -69,6 +72,11 @@ def page(lines: Sequence[Line], filters: Sequence[str] = (), opened: int = 8) ->
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _shown(value: Any) -> Any:
+    """What a place of the template becomes: text from elsewhere is made printable, then escaped."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 Drawn = dict[str, str]
@@ -119,7 +127,7 @@ def _inside(line: Line, complaints: list[str]) -> list[Drawn]:
         try:
             found = artifact.learning(lineages, PAGE) if kind == "curves" else draw(newest, PAGE)
         except PearError as error:
-            complaints.append(spelling.printable(f"{line.dataset}, {line.name}, {kind}: {error}"))
+            complaints.append(f"{line.dataset}, {line.name}, {kind}: {error}")
             continue
         of = "" if kind == "curves" else f" Of seed {spelling.value(newest.setting('seed'))}."
         charts += _draw(found.spec, found.caption + of) if found else []

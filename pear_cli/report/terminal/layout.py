@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from pear_cli.errors import printable
 from pear_cli.system.progress.rows import cut
 from pear_cli.system.streams import terminal_encoding, writable
 
@@ -33,7 +34,7 @@ class Column:
     """One column.
 
     Args:
-        title: above it.
+        title: above it; it and the cells are made printable.
         cells: one text a row.
         right: align numbers to the right.
         rank: columns of the highest rank go first where the terminal is too narrow; 0 never goes.
@@ -45,6 +46,10 @@ class Column:
     right: bool = False
     rank: int = 0
     words: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "cells", tuple(map(printable, self.cells)))
 
     @functools.cached_property
     def width(self) -> int:
@@ -99,6 +104,7 @@ def paragraph(text: str, width: int | None, style: str = "") -> list[Text]:
 
 def wrapped(text: str, width: int | None) -> list[str]:
     """The lines of a text that is wrapped at words to `width` cells."""
+    text = printable(text)
     if width is None:
         return [text]
     return [line.plain.rstrip() for line in Text(text).wrap(_PLAIN, max(1, width))] or [""]
@@ -154,7 +160,7 @@ def write(target: Console, lines: Iterable[Text]) -> None:
     """Write lines; an encoding without shades and arrows gets ASCII in their place."""
     encoding = terminal_encoding(target.file, target.encoding)
     for line in lines:
-        plain = writable(line.plain, encoding)
+        plain = writable(printable(line.plain), encoding)
         target.print(line if plain == line.plain else Text(plain, style=line.style), soft_wrap=True)
 
 

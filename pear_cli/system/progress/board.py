@@ -8,7 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from pear_cli.system.streams import printable, terminal_encoding, writable
+from pear_cli.errors import printable
+from pear_cli.system.streams import terminal_encoding, writable
 
 RATE = 5
 """Drawings a second."""
