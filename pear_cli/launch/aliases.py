@@ -6,7 +6,6 @@ from pathlib import Path
 
 import yaml
 from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 
@@ -21,7 +20,7 @@ class Presets(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
-        if isinstance(source, FileConfigSource):
+        if source is not None and source.scheme() == "file":
             _check_aliases(Path(source.path, source._normalize_file_name(config_path)))
         return super().load_config(config_path)
 

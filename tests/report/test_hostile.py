@@ -25,7 +25,7 @@ TEXTS = {
     "markdown": "|[x](javascript:alert(1))<b>`\n\n# title",
     "latex": "\\input{/etc/passwd}%$&#_^~\n\\end{tabular}",
     "html": "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}",
-    "long": "x" * 200_000,
+    "long": "x" * 20_000,
     "surrogate": "\ud83d",
 }
 NUMBERS = [LARGEST, -LARGEST, 0, -1, 2**63 - 1, 1e-300, True]
