@@ -34,6 +34,11 @@ def weights_file(config: Backbone) -> Path | None:
     path = bundled if bundled.is_file() else Path(config.weights).expanduser()
     if path.is_dir():
         raise ConfigError(f"backbone.weights = {config.weights} is a folder; name the file in it")
+    if path.exists() and not path.is_file():
+        raise ConfigError(
+            f"backbone.weights = {config.weights} is a pipe, socket or device; weights are read "
+            "several times, from a plain file"
+        )
     if not path.is_file():
         there = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
         raise ConfigError(

@@ -21,6 +21,7 @@ from pear_cli.config.range import shown
 from pear_cli.errors import ConfigError
 from pear_cli.launch.completion import searched
 from pear_cli.launch.explain import explain
+from pear_cli.launch.flags import quoted
 from pear_cli.launch.guard import guarded
 from pear_cli.launch.jobs import ROOT
 
@@ -29,6 +30,21 @@ Job = tuple[str, ...]
 
 VALUE = re.compile(r"(seed|select|phase|\w+(\.\w+)+)=")
 """Begins an override that sets a value, and so chooses no preset."""
+
+TEXTS = {
+    "backbone.weights",
+    "dataset.name",
+    "dataset.path",
+    "dataset.root",
+    "dataset.task",
+    "runtime.store",
+}
+"""Settings whose value is a path or a name."""
+
+LITERAL = re.compile(r"(?<!\\)\$\{(?=[^:{}]*\})")
+"""Begins `${…}` without a resolver, which a path may be called."""
+
+ESCAPED = r"\\${"
 
 BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
@@ -44,16 +60,40 @@ def composed(words: Sequence[str], further: Path | None = None) -> DictConfig:
         ConfigError: it does not compose.
     """
     flags = {} if further is None else {"--config-dir": str(further)}
+    words = opened(words)
+    check_size(words)
     try:
         with _hydra(words):
-            return _without_hydra(_compose(flags, opened(words)))
+            return _without_hydra(_compose(flags, words))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, words)) from error
 
 
 def opened(words: Iterable[str]) -> list[str]:
-    """Let `backbone.args` and `dataset.args` have keys that no preset has: they take whatever timm takes."""
-    return [re.sub(r"^(?=(backbone|dataset)\.args[.=])", "++", word) for word in words]
+    """Overrides as Hydra is to read them.
+
+    `backbone.args` and `dataset.args` take keys that no preset has, whatever timm takes. Paths and names are
+    text: with an apostrophe, `${…}` or the look of a number they stand for themselves, but for resolvers such
+    as `${oc.env:HOME}`.
+    """
+    return [re.sub(r"^(?=(backbone|dataset)\.args[.=])", "++", _as_text(word)) for word in words]
+
+
+def _as_text(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if key not in TEXTS or not equals:
+        return word
+    try:
+        parsed = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return f"{key}={quoted(LITERAL.sub(ESCAPED, value))}"
+    found = parsed.value()
+    if parsed.is_sweep_override() or found is None:
+        return word
+    if isinstance(found, str):
+        literal = LITERAL.sub(ESCAPED, found)
+        return word if literal == found else f"{key}={quoted(literal)}"
+    return f"{key}={quoted(value)}" if isinstance(found, int | float) else word
 
 
 def single(overrides: Sequence[str]) -> Job:
@@ -74,7 +114,7 @@ MOST_JOBS = 10_000
 
 
 def check_size(overrides: Sequence[str]) -> None:
-    """Refuse a sweep of more jobs than any machine finishes, before they are listed, and endless numbers.
+    """Refuse what cannot be run: too many jobs, before they are listed, endless numbers, lists of presets.
 
     Raises:
         ConfigError: it names the setting, or the number of jobs.
@@ -87,6 +127,13 @@ def check_size(overrides: Sequence[str]) -> None:
     with suppress(HydraException, ValueError):  # what is wrong is told where the words are composed
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             choice = override.value()
+            group = override.key_or_group
+            if isinstance(choice, list) and "/" not in group and (config_dir() / group).is_dir():
+                names = ",".join(map(str, choice))
+                raise ConfigError(
+                    f"{override.input_line}: {group} takes the name of one preset; to run several, add "
+                    f"-m and write {group}={names}"
+                )
             if isinstance(choice, RangeSweep | ChoiceSweep):
                 values = choice.range() if isinstance(choice, RangeSweep) else choice.list
                 jobs *= sum(1 for _ in islice(values, MOST_JOBS + 1))

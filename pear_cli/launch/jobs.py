@@ -238,7 +238,7 @@ def _make_absolute(cfg: DictConfig, folder: Path) -> None:
             bundled = (BUNDLED / f"{path}.safetensors").is_file() or not os.path.isfile(place)
             named = {"backbone.weights": bundled, "dataset.path": not os.path.isdir(place)}
             if not named.get(key, False):
-                OmegaConf.update(cfg, key, place)
+                OmegaConf.update(cfg, key, place.replace("${", "\\${"))  # resolved already
 
 
 def _write(path: Path, record: Record) -> None:

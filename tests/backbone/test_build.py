@@ -356,3 +356,10 @@ def test_groups_and_prefixes_around_weights_are_taken_off(tmp_path, nest, prefix
 def test_images_that_a_backbone_cannot_take_are_told_by_their_setting(changes, named):
     with pytest.raises(ConfigError, match=named):
         backbones.build(tiny(**changes), 2)
+
+
+def test_a_pipe_or_a_device_is_not_a_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(ConfigError, match="is a pipe, socket or device"):
+            identity.weights_hash(tiny(path))

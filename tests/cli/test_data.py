@@ -178,3 +178,18 @@ def test_a_run_says_which_settings_of_pruning_have_no_effect(pear, quiet):
     said = pear("run", *quiet, *flags, "method=linear", "prune.ratio=0.75", "knowledge=int8", "seed=1")
     assert said.code == 0
     assert "then eval; without effect: prune.ratio=0.75 knowledge=int8\n" in said.err
+
+
+@pytest.mark.parametrize("name", ["it's", "${seed}", "1e3", "a ${seed} b"])
+def test_a_folder_of_any_name_is_found(pear, photos, name):
+    root = photos.rename(photos.with_name(name))
+    said = pear("data", "prepare", "dataset=imagefolder", f"dataset.root={root}")
+    assert (said.code, said.out.splitlines()[-1].split("\t")[:3]) == (0, ["test", "4", "2"])
+
+
+def test_a_task_that_looks_like_a_number_is_text_and_a_list_of_presets_is_refused(pear, photos):
+    said = pear("data", "prepare", "dataset=vtab", f"dataset.root='{photos}'", "dataset.task=12e3")
+    assert "no task '12e3'" in said.err
+    said = pear("data", "prepare", "dataset=[digits,mnist5k]")
+    assert said.code == 1
+    assert "takes the name of one preset; to run several, add -m and write dataset=digits,mnist5k" in said.err
