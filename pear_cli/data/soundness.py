@@ -37,8 +37,8 @@ def check(dataset: Dataset, splits: Mapping[str, str]) -> None:
         if len(damaged) == before:
             cache.remember(key, {"images": len(records)})
     if damaged:
-        more = f"\nand {len(damaged) - 1} more; pear data verify names them all" if damaged[1:] else ""
-        raise DataError(f"{damaged[0]}{more}")
+        more = [f"and {len(damaged) - 1} more; pear data verify names them all"] if damaged[1:] else []
+        raise DataError(*damaged[0].args, *more)
 
 
 def _checking(records: Records) -> Callable[[int], DataError | None]:
