@@ -203,12 +203,12 @@ def test_what_are_no_widths_is_refused(value: object) -> None:
 @pytest.mark.parametrize("module", ["blocks.9.mlp.fc1", "blocks.0.mlp.act", "blocks.0.mlp.fc1"])
 def test_widths_of_another_network_are_refused(module: str) -> None:
     model, _ = network("vit_tiny_patch16_224")
-    with pytest.raises(CorruptArtifact, match="no widths of this model"):
+    with pytest.raises(CorruptArtifact, match="not widths of this model"):
         Widths.from_json({module: {"out": "4:7"}}).narrow(model)
 
 
 @pytest.mark.parametrize("place", [("blocks.0.attn", "4:7"), ("blocks.0.mlp", "3:5"), ("blocks.0", "3:5")])
 def test_heads_of_another_count_or_place_are_refused(place: tuple[str, str]) -> None:
     model, _ = network("vit_tiny_patch16_224")
-    with pytest.raises(CorruptArtifact, match="no widths of this model"):
+    with pytest.raises(CorruptArtifact, match="not widths of this model"):
         Widths.from_json({place[0]: {"heads": place[1]}}).narrow(model)
