@@ -5,11 +5,14 @@ ends. It says nothing of who computes a key, which is what the key's own lock is
 """
 
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from pear_cli.errors import StoreError
+from pear_cli.store.draft import is_shared, open_to_group
 from pear_cli.store.store import Store
 
 SUFFIX = ".lease"
@@ -32,9 +35,21 @@ def leased(store: Store, names: Iterable[tuple[str, str]]) -> Iterator[None]:
             path = lease_path(store, stage, key)
             with suppress(OSError, StoreError):
                 store.make_folder(path.parent)
-                file = files.enter_context(path.open("rb" if path.exists() else "ab"))
-                fcntl.flock(file, fcntl.LOCK_SH)
+                files.enter_context(_shared_lock(store, path))
         yield
+
+
+def _shared_lock(store: Store, path: Path) -> BinaryIO:
+    """A file on which this process has a shared lock; gc may have deleted it just before, then a new one."""
+    while True:
+        file = path.open("rb" if path.exists() else "ab")
+        if is_shared(store.root):
+            open_to_group(path)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def is_leased(store: Store, stage: str, key: str) -> bool:

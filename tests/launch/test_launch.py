@@ -24,7 +24,7 @@ def noisy_jobs(monkeypatch):
         os.write(1, b"C code prints\n")
         subprocess.run([sys.executable, "-c", "print('a child prints')"], check=True)
         if cfg.seed == 1:
-            raise DataError("images are missing: /nowhere\nrun: make images")
+            raise DataError("images are missing: /nowhere", "run: make images")
         if cfg.seed == 2:
             raise ZeroDivisionError("our own bug")
         if cfg.seed == 3:

@@ -22,7 +22,7 @@ def quick_jobs(monkeypatch):
 
     def carry_out(cfg, launched_from, overrides, work):
         if cfg.seed == 1:
-            raise DataError("images are missing: /nowhere\nrun: make images")
+            raise DataError("images are missing: /nowhere", "run: make images")
         if cfg.seed == 3:
             raise KeyboardInterrupt
         stage = {"step": "train", "stage": "train", "key": "0" * 32, "seconds": 1.0}

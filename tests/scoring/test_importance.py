@@ -56,7 +56,7 @@ def test_units_stand_by_importance_with_ties_in_site_order() -> None:
 def test_nonsense_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(json.dumps(FOUND.to_json()))
     spoil(value)
-    with pytest.raises(CorruptArtifact, match="no importance"):
+    with pytest.raises(CorruptArtifact, match="not an importance"):
         Importance.from_json(value)
 
 
