@@ -10,6 +10,7 @@ import pytest
 from pear_cli.errors import DataError
 from pear_cli.experiment.planning import THERE, Planned
 from pear_cli.experiment.step import Step
+from pear_cli.launch.sweep import outlook as outlook_module
 from pear_cli.launch.sweep.outlook import Outlook
 from pear_cli.launch.sweep.watching import came_to, last_line
 
@@ -31,7 +32,7 @@ def quick_jobs(monkeypatch):
         return {"artifact": f"/store/{cfg.seed}", "metrics": metrics, "stages": stages, "seconds": 12.0}
 
     monkeypatch.setattr("pear_cli.launch.jobs._carry_out", carry_out)
-    monkeypatch.setattr("pear_cli.experiment.planning.plan", lambda command, experiments: [])
+    monkeypatch.setattr(outlook_module, "plan", lambda command, experiments: [])
 
 
 @pytest.mark.usefixtures("quick_jobs")
@@ -91,9 +92,7 @@ def planned(tmp_path, name, jobs=(0,), state="to do"):
 @pytest.fixture
 def outlook(tmp_path, monkeypatch):
     """Three stages of 10 s each, one of them there; the clock stands still."""
-    monkeypatch.setattr(
-        "pear_cli.experiment.estimate.estimates", lambda stages: {s.folder: 10.0 for s in stages}
-    )
+    monkeypatch.setattr(outlook_module, "estimates", lambda stages: {s.folder: 10.0 for s in stages})
     monkeypatch.setattr("pear_cli.launch.sweep.outlook.time.monotonic", lambda: 0.0)
     stages = [
         planned(tmp_path, "a", (0, 1)),

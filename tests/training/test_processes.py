@@ -49,12 +49,13 @@ CASES = {
     "bf16": {"runtime.precision": "bf16"},
 }
 DENSE = ("full", "bf16")
+ONE_IMAGE = 1.01e-3  # of the 1000 images of an epoch
 TOLERANCE = {"bf16": 2e-2}
 OF_WEIGHTS = {"bf16": 2e-2, "full": 1e-3}  # AdamW makes whole steps of gradients that are nothing but noise
 
 FAILURES = {
     "not finite": {"optim.lr": 1e30, "optim.start_lr": 1e30},
-    "data gone elsewhere": {"dataset.split_seed": 7},
+    "data gone elsewhere": {"dataset.interpolation": "bilinear"},
     "bug elsewhere": {"seed": 8},
     "lily": {"method": LILY},
 }
@@ -90,7 +91,7 @@ def follow() -> int:
     from pear_cli.training import engine
 
     def load(dataset, *args, well=loading.load):
-        if dataset.split_seed == 7:
+        if dataset.interpolation.value == "bilinear":
             raise DataError("image 3 is gone")
         return well(dataset, *args)
 
@@ -155,7 +156,10 @@ def test_two_processes_have_the_loss_curve_and_the_weights_of_one_and_share_thei
 
 def same_training(case, alone, together):
     for mine, theirs in zip(alone.json("history"), together.json("history"), strict=True):
-        assert theirs == pytest.approx(mine, abs=TOLERANCE.get(case, 1e-4)), case
+        near = TOLERANCE.get(case, 1e-4)
+        one = max(near, ONE_IMAGE)  # two logits of an image may all but tie, and sums in another order decide
+        assert theirs.pop("train_accuracy") == pytest.approx(mine.pop("train_accuracy"), abs=one), case
+        assert theirs == pytest.approx(mine, abs=near), case
     for name, tensor in alone.tensors("adapters").items():
         found, atol = together.tensors("adapters")[name], OF_WEIGHTS.get(case, 1e-4)
         torch.testing.assert_close(found, tensor, atol=atol, rtol=0.1)
