@@ -99,8 +99,23 @@ class Switch(StrEnum):
 KeepGoing = Annotated[
     Switch, typer.Option("--keep-going", help="Of a sweep: the other jobs run when one fails.")
 ]
+
+
+def folder_named(text: str | Path) -> Path:
+    """A folder that an option names; an empty name would be the current one."""
+    if not str(text):
+        raise typer.BadParameter("it is empty: give the folder a name")
+    return Path(text)
+
+
 Root = Annotated[
-    Path, typer.Option("--store", help="Where the artifacts are; runtime.store=DIR says the same.")
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        parser=folder_named,
+        help="Where the artifacts are; runtime.store=DIR says the same.",
+    ),
 ]
 STORE = Path("outputs/store")
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from pear_cli.cli.experiments import start
-from pear_cli.cli.options import STORE, GroupOfAStore, Json, Lines, OfAStore, Quiet, Root, Switch, complain
+from pear_cli.cli.options import (
+    STORE,
+    GroupOfAStore,
+    Json,
+    Lines,
+    OfAStore,
+    Quiet,
+    Root,
+    Switch,
+    complain,
+    folder_named,
+)
 from pear_cli.errors import StoreError
 from pear_cli.launch.flags import UsageError, quoted
 
@@ -53,7 +64,9 @@ def resume(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    store: Annotated[Path | None, typer.Option(help="Where the artifacts are.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=folder_named, help="Where the artifacts are.")
+    ] = None,
 ) -> None:
     """Run the command of a sweep again, from the folder where it was started.
 

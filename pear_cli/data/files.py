@@ -32,7 +32,7 @@ class FileDataset(Dataset):
 
     Args:
         grey_range: the value of 16-bit grey that is white, such as 255, 4095 or 65535; null takes the
-            smallest of 8, 10, 12, 14 or 16 bits that holds all training images.
+            smallest of 8, 10, 12, 14 or 16 bits that holds all training images, or as many more as they need.
     """
 
     in_the_fingerprint: ClassVar[tuple[str, ...]] = ("grey_range",)
@@ -100,7 +100,8 @@ class FileDataset(Dataset):
             cache.remember(key, facts)
         if not facts["images"]:
             return None
-        white = next((2**bits - 1 for bits in DEPTHS if facts["largest"] < 2**bits), 2**31 - 1)
+        largest = int(facts["largest"])
+        white = next((2**bits - 1 for bits in DEPTHS if largest < 2**bits), (1 << largest.bit_length()) - 1)
         say_once(
             f"{root}: {facts['images']} of {len(names)} training images are grey of more than 8 bits, with "
             f"values up to {facts['largest']}: {white} is white; dataset.grey_range sets another value"

@@ -93,7 +93,7 @@ def to_rgb(image: Image.Image, grey_range: int | None = None) -> Image.Image:
         grey_range: the value of 16-bit grey that is white; null takes 65535, which keeps the upper byte.
 
     Raises:
-        ValueError: PostScript, or floating-point values that are not grey levels in 0 to 255.
+        ValueError: PostScript, negative grey, or floating-point values that are not grey levels in 0 to 255.
     """
     if image.format == "EPS":
         raise ValueError("it is PostScript, a program that Pillow would have Ghostscript run")
@@ -106,7 +106,10 @@ def to_rgb(image: Image.Image, grey_range: int | None = None) -> Image.Image:
             raise
         upright = image  # how it is turned is not known
     if is_deep(upright):
-        levels = _array(upright).astype(np.int64) * 256 // ((grey_range or FULL) + 1)
+        values = _array(upright).astype(np.int64)
+        if values.min(initial=0) < 0:
+            raise ValueError("its grey values are negative")
+        levels = values * 256 // ((grey_range or FULL) + 1)
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if upright.mode in ("P", "PA", "RGBa", "La"):
         upright = upright.convert("LA" if upright.mode == "La" else "RGBA")

@@ -92,6 +92,20 @@ def launch(command: str, task: Task, words: Sequence[str], asked: Asked | None =
         return _launch(command, task, words, flags, overrides, asked)
 
 
+def _check_folder() -> None:
+    """Refuse a folder that Hydra would take for another one: it resolves what stands in its paths.
+
+    Raises:
+        ConfigError: it names the folder.
+    """
+    here = str(Path.cwd())
+    if "${" in here:
+        raise ConfigError(
+            f"pear was started in {here}, whose name Hydra would take for an interpolation (${{…}}); "
+            "start it in another folder, or rename this one"
+        )
+
+
 def _launch(
     command: str,
     task: Task,
@@ -101,6 +115,7 @@ def _launch(
     asked: Asked,
 ) -> int:
     try:
+        _check_folder()
         check_size(overrides)
     except ConfigError as error:
         complain(command, str(error))

@@ -399,3 +399,11 @@ def test_gc_that_could_not_check_an_artifact_exits_with_1(pear, copy, finished):
     said = pear("gc", "--verify", f"--store={copy.root}")
     assert said.code == 1
     assert "no permission to read it" in said.err
+
+
+@pytest.mark.parametrize("words", [["ls"], ["gc", "--dry-run"], ["show", "3f2a"], ["rm", "3f2a"], ["sweeps"]])
+@pytest.mark.parametrize("empty", ["--store=", "runtime.store="])
+def test_an_empty_store_is_not_the_current_folder(pear, words, empty):
+    said = pear(*words, empty)
+    assert (said.code, said.out) == (2, "")
+    assert "it is empty: give the folder a name" in said.err

@@ -333,6 +333,17 @@ def test_the_range_of_deep_grey_is_decided_once_a_dataset(tmp_path, said, larges
     assert other.fingerprint("test") != dataset.fingerprint("test")
 
 
+def test_grey_above_16_bits_has_as_many_as_it_needs(tmp_path):
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            values = np.array([[0, 44983, 89966]], np.int32)
+            Image.fromarray(values).save(tmp_path / part / name / "deep.tif")
+    dataset = folder(tmp_path)
+    assert dataset.white() == 2**17 - 1
+    assert np.asarray(dataset.records("test").image(0))[0, :, 0].tolist() == [0, 87, 175]
+
+
 def test_two_unicode_spellings_of_a_class_are_one(photos):
     for part, spelling in (("train", "NFC"), ("test", "NFD")):
         (photos / part / "dog").rename(photos / part / normalize(spelling, "zoé"))

@@ -173,3 +173,9 @@ def test_floating_point_values_that_are_no_grey_levels_are_refused(tmp_path, val
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "floats.tif")
     with pytest.raises(DataError, match=r"floats.tif .*floating-point numbers, and not in 0 to 255"):
         read(tmp_path / "floats.tif")
+
+
+def test_negative_grey_is_refused(tmp_path):
+    Image.fromarray(np.array([[-1, 300]], np.int32)).save(tmp_path / "signed.tif")
+    with pytest.raises(DataError, match=r"signed.tif .*its grey values are negative"):
+        read(tmp_path / "signed.tif")

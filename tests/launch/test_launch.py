@@ -340,3 +340,17 @@ def test_frozen_weights_of_ones_own_count_from_where_pear_was_started(pear, quie
     for weights in ("my.safetensors", "pear_mini", "absent.safetensors"):
         pear("train", *quiet, f"backbone.weights={weights}")
     assert seen == [str(tmp_path / "my.safetensors"), "pear_mini", "absent.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["${seed}", "it's ${oc.env:HOME}"])
+@pytest.mark.parametrize("words", [["seed=1"], ["-m", "seed=0,1"], ["seed=1", "--dry-run"]])
+def test_a_folder_that_hydra_would_resolve_is_refused_and_nothing_is_left_elsewhere(
+    pear, quiet, tmp_path, monkeypatch, name, words
+):
+    place = tmp_path / "there" / name
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    said = pear("train", *quiet, *words)
+    assert (said.code, said.out) == (1, "")
+    assert "start it in another folder, or rename this one" in said.err
+    assert [path for path in (tmp_path / "there").rglob("*") if path != place] == []
