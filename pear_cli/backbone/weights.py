@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pear_cli.errors import ConfigError
+from pear_cli.system import progress
 
-GROUPS = ("model_state_dict", "state_dict", "teacher", "model")
+GROUPS = ("model_state_dict", "state_dict", "teacher", "model", "student")
 """What training scripts call the weights in a checkpoint."""
 PREFIXES = ("module", "_orig_mod", "teacher", "model", "backbone", "encoder")
 """What the names of their tensors begin with; a teacher's come before those of its student."""
@@ -41,7 +42,7 @@ def load(model: Any, path: Path) -> None:
         renew = functools.partial(renew, adapt_layer_scale=True)  # DeiT III calls them gamma_1, gamma_2
 
     def prepared(state: Any, into: Any) -> Any:
-        bare = _bare(state, into)
+        bare = _bare(state, into, path)
         return bare if renew is None else renew(bare, into)
 
     try:
@@ -49,6 +50,8 @@ def load(model: Any, path: Path) -> None:
             keys = timm.models.load_checkpoint(
                 model, str(path), use_ema=False, strict=False, filter_fn=prepared, weights_only=True
             )
+    except ConfigError:
+        raise
     except Exception as error:  # whatever is in the file, the message is the same
         if "Unsupported operand" in f"{error} {error.__cause__}":
             raise ConfigError(
@@ -67,19 +70,53 @@ def load(model: Any, path: Path) -> None:
     _check_finite(model, path)
 
 
-def _bare(state: Any, model: Any) -> Any:
+def _bare(state: Any, model: Any, path: Path) -> Any:
     """The tensors of a checkpoint by the names that a model has: without the groups and prefixes around them.
 
-    Training scripts save `{"model_state_dict": …}` or `{"teacher": …}`, and names like `module.model.norm`.
+    Training scripts save `{"model_state_dict": …}` or `{"teacher": …}`, and names like `module.model.norm`. A
+    prefix may be any below which all of the model is found; where there are several, the first of `PREFIXES`.
+
+    Raises:
+        ConfigError: the model is found below several prefixes that say nothing.
     """
+    taken = ""
     while group := next((name for name in GROUPS if isinstance(state.get(name), Mapping)), None):
-        state = state[group]
+        state, taken = state[group], f"{taken}{group} → "
     own = list(model.state_dict())
-    while prefix := next((f"{name}." for name in PREFIXES if _begin(state, f"{name}.")), None):
-        if _begin(own, prefix):
-            break
+    while prefix := _complete_below(state, own, path) or _known(state, own):
         state = {name[len(prefix) :]: held for name, held in state.items() if name.startswith(prefix)}
+        taken += prefix
+    if taken:
+        _say(f"{path}: the weights are those of {taken.removesuffix(' → ')}")
     return state
+
+
+def _complete_below(state: Mapping[str, Any], own: list[str], path: Path) -> str:
+    """The prefix below which all of a model is found, or nothing."""
+    if not own or set(own) <= state.keys():
+        return ""
+    ends = (name[: -len(own[0])] for name in state if name.endswith(f".{own[0]}"))
+    whole = [prefix for prefix in ends if all(prefix + name in state for name in own)]
+    if len(whole) < 2:
+        return "".join(whole)
+    known = [prefix for name in PREFIXES for prefix in whole if prefix.startswith(f"{name}.")]
+    if not known:
+        raise ConfigError(
+            f"backbone.weights = {path} has weights below {' and below '.join(whole)}; save one of the two"
+        )
+    return known[0]
+
+
+def _known(state: Mapping[str, Any], own: list[str]) -> str:
+    """The first usual prefix that names begin with, for weights whose names timm has changed since."""
+    found = next((f"{name}." for name in PREFIXES if _begin(state, f"{name}.")), "")
+    return "" if _begin(own, found) else found
+
+
+@functools.cache
+def _say(text: str) -> None:
+    """Say something once, however often a file is loaded."""
+    progress.say(text)
 
 
 def _begin(names: Iterable[str], prefix: str) -> bool:

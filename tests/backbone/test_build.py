@@ -333,9 +333,12 @@ def test_torch_files_of_other_pickle_protocols_load_or_are_refused_without_a_rem
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("nest", ["", "model_state_dict", "teacher", "model"])
-@pytest.mark.parametrize("prefix", ["model.", "teacher.backbone.", "module.model.", "_orig_mod."])
-def test_groups_and_prefixes_around_weights_are_taken_off(tmp_path, nest, prefix):
+@pytest.mark.parametrize("nest", ["", "model_state_dict", "teacher", "model", "student"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["model.", "teacher.backbone.", "module.model.", "_orig_mod.", "module.encoder_q.", "net.trunk."],
+)
+def test_groups_and_prefixes_around_weights_are_taken_off_and_said(tmp_path, capfd, nest, prefix):
     own = {name: t + 1 for name, t in backbones.build(tiny(), 2).state_dict().items() if "head" not in name}
     weights = {prefix + name: tensor for name, tensor in own.items()}
     if prefix.startswith("teacher"):
@@ -343,6 +346,16 @@ def test_groups_and_prefixes_around_weights_are_taken_off(tmp_path, nest, prefix
     torch.save({nest: weights, "epoch": 3} if nest else weights, tmp_path / "weights.pth")
     model = backbones.build(tiny(tmp_path / "weights.pth"), 2)
     assert torch.equal(model.norm.weight, own["norm.weight"])
+    said = " ".join(capfd.readouterr().err.split())
+    assert not nest or nest in ("model", "model_state_dict") or f"the weights are those of {nest}" in said
+
+
+def test_weights_that_stand_in_a_file_twice_under_unknown_names_are_refused(tmp_path):
+    own = {name: t for name, t in backbones.build(tiny(), 2).state_dict().items() if "head" not in name}
+    weights = {f"{side}.{name}": tensor for side in ("left", "right") for name, tensor in own.items()}
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=r"has weights below left\. and below right\.; save one"):
+        backbones.build(tiny(tmp_path / "weights.pth"), 2)
 
 
 @pytest.mark.parametrize(
