@@ -1,7 +1,7 @@
 """Content hashes of files, remembered; and where what can be computed again is kept meanwhile.
 
 Everything lies below `$PEAR_CACHE`, or `~/.cache/pear`. A cache that is broken, foreign or cannot be
-written is as good as none: nothing here raises for it. Files appear whole, by one rename, so processes
+written counts as empty: nothing here raises for it. Files appear whole, by one rename, so processes
 that write at the same time cost each other at most a repeated computation.
 """
 

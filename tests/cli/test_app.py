@@ -39,6 +39,23 @@ def test_help_and_cfg_import_nothing_heavy(words, tmp_path):
     assert not heavy
 
 
+def test_looking_planning_and_running_what_is_there_already_import_nothing_heavy(tmp_path):
+    words = " ".join((*FLAGS, *TINY, "method.rank=2", "optim.adapt_epochs=1"))
+    made, ran = imported(f"run {words}", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "torch" in made
+    for light in (
+        f"run {words}",
+        f"run {words} --dry-run",
+        f"run -m {words} seed=0,1 --dry-run",
+        "ls",
+        "sweeps",
+    ):
+        heavy, done = imported(light, tmp_path)
+        assert (done.returncode, heavy) == (0, set()), f"{light}: {done.stderr}"
+    assert imported(f"run {words}", tmp_path)[1].stdout == ran.stdout
+
+
 @pytest.mark.parametrize("command", ["train", "audit"])
 def test_a_wrong_config_is_refused_before_torch_is_imported(command, tmp_path):
     heavy, done = imported(f"{command} prune.ratio=1.2", tmp_path)
