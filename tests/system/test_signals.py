@@ -64,8 +64,15 @@ def drafts(folder):
     return [*folder.glob("store/*/.tmp-*")]
 
 
-@pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = {("run", "TERM"), ("basic", "HUP"), ("joblib", "TERM"), ("joblib", "KILL"), ("processes", "INT")}
+CASES = [
+    pytest.param(kind, name, marks=() if (kind, name) in OFTEN else pytest.mark.slow)
+    for kind in KINDS
+    for name in CODES
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_signal_ends_all_processes_of_a_command_and_the_same_command_resumes(kind, name, tmp_path):
     words, together = (*KINDS[kind], *TINY), 2 if kind == "joblib" else 1
     process = start(tmp_path, words)
