@@ -156,12 +156,18 @@ def record(cell: Mapping[str, Any], words: Sequence[str], found: Record) -> Reco
     }
 
 
+def git(*words: str) -> str:
+    """What a git command says of this clone; nothing where it is none."""
+    found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
 def made_with(threads: int) -> Record:
-    """Commit, versions, processor and threads, for a record."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """Commit, versions, processor and threads, for a record; other results do not make a commit dirty."""
+    commit = git("describe", "--always", "--abbrev=12", "--exclude=*") or "unknown"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results")
     return {
-        "commit": commit or "unknown",
+        "commit": f"{commit}-dirty" if changed else commit,
         "versions": {name: metadata.version(name) for name in ("torch", "timm")}
         | {"python": platform.python_version()},
         "processor": processor(),

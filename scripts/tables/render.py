@@ -75,15 +75,6 @@ def interval(numbers: Sequence[float], sign: str = "") -> str:
     return f"{found.mean:{sign}.1f}".replace("-", "−") + half + fewer
 
 
-def accuracy(records: Iterable[Record], name: str, **cell: object) -> str:
-    """An interval of the cells with these names; where there are none, an earlier measurement, and †."""
-    if seeds := values(records, **cell):
-        return interval(seeds)
-    known = ((old["cell"], old) for old in Cells("earlier").records if old["table"] == name)
-    found = next((old for known_cell, old in known if known_cell == cell), None)
-    return "–" if found is None else f"{found['mean']:.1f} ± {found['half']:.1f} †"
-
-
 def over_tasks(by_task: Sequence[Sequence[float]]) -> list[float]:
     """The means over tasks, seed by seed; nothing where a cell is missing."""
     whole = all(len(seeds) == SEEDS for seeds in by_task)
@@ -131,7 +122,7 @@ def methods() -> str:
         trained = of(records, "trainable_params_without_head", method=method)
         stored = of(records, "stored_bytes", method=method)
         speed = [counted(speeds.get(method, {}).get(kind)) for kind in ("training", "evaluating")]
-        accuracies = [accuracy(records, "methods", task=task, method=method) for task in TASKS]
+        accuracies = [interval(values(records, task=task, method=method)) for task in TASKS]
         accuracies.append(interval(over_tasks(by_task)))
         rows.append((method, *accuracies, counted(trained), counted(stored, 1024), *speed))
     return table(header, rows)
@@ -154,7 +145,7 @@ def spa() -> str:
                 of(records, name, method=method, ratio=ratio)
                 for name in ("trainable_params_without_head", "macs_per_image")
             ]
-            accuracies = [accuracy(records, "spa", task=task, method=method, ratio=ratio) for task in TASKS]
+            accuracies = [interval(values(records, task=task, method=method, ratio=ratio)) for task in TASKS]
             accuracies.append(interval(mean))
             difference = interval(against, "+") if against else ""
             costs = (counted(sizes[0]), counted(sizes[1], 10**6, 1))
