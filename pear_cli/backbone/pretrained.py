@@ -209,4 +209,7 @@ def _remedy(source: Source) -> str:
     fetch = f"curl -LO {source.url}"
     if source.url is None:
         fetch = f"hf download {source.hub} {source.files[0]} --local-dir ."
-    return f"where there is a network: {fetch}; then here: backbone.pretrained=false backbone.weights=FILE"
+    return (
+        f"where there is a network: {fetch}; then here: backbone.pretrained=false backbone.weights=FILE; "
+        "to try everything with random weights: backbone.pretrained=false"
+    )

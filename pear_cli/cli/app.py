@@ -8,18 +8,18 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from pear_cli.cli import artifacts, data, experiments, reports, sweeps
-from pear_cli.cli.options import complain
+from pear_cli.cli import artifacts, data, experiments, models, reports, sweeps
+from pear_cli.cli.options import Listed
 from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system import processes, signals
+from pear_cli.system.streams import complain
 
 INTERRUPTED = "interrupted; nothing is half-written, and the same command does what is missing"
 
 
-class Commands(TyperGroup):
+class Commands(Listed):
     """All of pear: a command that is interrupted and has not said so ends with one line."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -65,6 +65,7 @@ app = typer.Typer(
     """,
 )
 app.add_typer(experiments.app)
+app.add_typer(models.app)
 app.add_typer(artifacts.app)
 app.add_typer(data.app, name="data")
 app.add_typer(sweeps.app, name="sweeps")

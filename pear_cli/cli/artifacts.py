@@ -1,4 +1,4 @@
-"""The commands that look after artifacts, and use the models in them."""
+"""The commands that look after artifacts."""
 
 import json
 from functools import partial
@@ -10,21 +10,17 @@ import typer
 from pear_cli.cli.options import (
     STORE,
     Lines,
-    Model,
-    Name,
     OfAStore,
-    Overrides,
     Root,
-    Weights,
     Yes,
-    complain,
     complain_of_unread,
     complete_key,
     confirm,
 )
 from pear_cli.cli.options import open_store as _store
-from pear_cli.errors import OldSchema, StoreError, near
+from pear_cli.errors import OldSchema, StoreError
 from pear_cli.launch.flags import UsageError
+from pear_cli.system.streams import complain
 
 Shown = Annotated[
     str,
@@ -35,31 +31,10 @@ Shown = Annotated[
     ),
 ]
 
-FORMATS = ("safetensors",)
-
 LONGEST_AGE = 36500
 """Days that --older-than may name: a hundred years."""
 
 app = typer.Typer()
-
-
-@app.command()
-def sites(
-    overrides: Overrides = None,
-    config_dir: Annotated[
-        Path | None, typer.Option(help="A folder with further presets, searched first.")
-    ] = None,
-) -> None:
-    """List the slots of a backbone, where adapters can attach: slot, sites, widths in and out.
-
-    \b
-    pear sites
-    pear sites backbone=timm backbone.name=vit_base_patch16_224
-    """
-    from pear_cli.launch import jobs, launch
-
-    for line in jobs.slots(launch.composed(overrides or (), config_dir)):
-        typer.echo(line)
 
 
 @app.command(name="ls", cls=OfAStore)
@@ -109,8 +84,15 @@ def list_artifacts(
 
 
 @app.command(cls=OfAStore)
-def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
-    """Show one artifact or exported file: where it comes from, what was measured, its share map.
+def show(
+    artifact: Shown,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also every setting, metric, cost and file.")
+    ] = False,
+    as_json: Lines = False,
+    store: Root = STORE,
+) -> None:
+    """Show one artifact or exported file: its data and result, the command that repeats it, its share map.
 
     \b
     pear show 3f2a
@@ -127,7 +109,7 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
         else:
             from pear_cli.report.terminal.exported import print_exported
 
-            print_exported(Path(artifact), layout.console())
+            print_exported(Path(artifact), layout.console(), everything=everything)
         return
     from pear_cli.report.terminal.show import print_artifact
     from pear_cli.store.artifact import Artifact
@@ -142,7 +124,7 @@ def show(artifact: Shown, as_json: Lines = False, store: Root = STORE) -> None:
     if as_json:
         typer.echo(listing.json_lines([listing.row(found, place)])[0])
     else:
-        print_artifact(found, place, layout.console())
+        print_artifact(found, place, layout.console(), everything=everything)
 
 
 @app.command(cls=OfAStore)
@@ -228,63 +210,3 @@ def gc(
         complain("gc", f"damaged artifacts: {damaged}, {done} in {place.root / QUARANTINE} till the next gc")
     if damaged or unchecked:
         raise typer.Exit(1)
-
-
-@app.command(cls=OfAStore)
-def predict(
-    model: Model,
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for a list on stdin.")],
-    topk: Annotated[int, typer.Option(help="How many labels an image.")] = 5,
-    weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    as_json: Lines = False,
-    store: Root = STORE,
-) -> None:
-    """Label images with a trained model.
-
-    \b
-    pear predict 3f2a photos/ --topk 1
-    find photos -name '*.png' | pear predict digits.safetensors -
-    """
-    from pear_cli.config.choices import Precision, Tracker
-    from pear_cli.config.settings import Runtime
-    from pear_cli.export import predict as prediction
-
-    runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
-    place = _store(store)
-    raise typer.Exit(
-        prediction.predict(model, images, runtime, store=place, weights=weights, topk=topk, as_json=as_json)
-    )
-
-
-@app.command(cls=OfAStore)
-def export(
-    artifact: Name,
-    out: Annotated[Path, typer.Option(help="The file to write; it ends in .safetensors.")],
-    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = FORMATS[0],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Fold the adapters into the backbone: plain timm weights.")
-    ] = False,
-    weights: Weights = None,
-    store: Root = STORE,
-) -> None:
-    """Write the adapters of a model into one file, without the frozen backbone; or both, merged.
-
-    \b
-    pear export 3f2a --out digits.safetensors
-    pear export 3f2a --format safetensors --out digits.safetensors --force
-    pear export 3f2a --merge --out vit_digits.safetensors
-    """
-    from pear_cli.export import merged, single_file
-
-    if form not in FORMATS:
-        raise UsageError(f'no format "{form}"{near(form, FORMATS) or ";"} formats: {", ".join(FORMATS)}')
-    if merge:
-        error = merged.export(artifact, out, _store(store), weights, force=force)
-        complain("export", f"max |Δlogit| between the adapted and the merged model: {error:.1e}")
-    elif weights is not None:
-        raise UsageError("--weights goes with --merge; without it the frozen weights are not exported")
-    else:
-        single_file.export(artifact, out, _store(store), force=force)
-    typer.echo(out)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pear_cli.cli.options import Overrides, complain
+from pear_cli.cli.options import Listed, Overrides
 from pear_cli.errors import near, printable
 from pear_cli.launch.flags import UsageError
-from pear_cli.system.streams import stdout_to_stderr, until_closed
+from pear_cli.system.streams import complain, stdout_to_stderr, until_closed
 
 if TYPE_CHECKING:
     from pear_cli.data.dataset import Dataset
@@ -19,6 +19,7 @@ Line = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Lines = Annotated[bool, typer.Option("--json", help="Print lines of JSON, one a dataset.")]
 
 app = typer.Typer(
+    cls=Listed,
     rich_markup_mode=None,
     no_args_is_help=True,
     help="""The datasets: which are there, fetch one, check one.

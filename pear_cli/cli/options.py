@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pear_cli.errors import CorruptArtifact, OldSchema, StoreError
 from pear_cli.store.artifact import name_of
-from pear_cli.system.streams import printable_lines, until_closed
+from pear_cli.system.streams import complain, printable_lines, until_closed
 
 if TYPE_CHECKING:
     from pear_cli.store.store import Store
@@ -120,6 +120,17 @@ Root = Annotated[
 STORE = Path("outputs/store")
 
 
+class Listed(TyperGroup):
+    """A group whose help has a whole sentence a command; typer would cut it off after 45 letters."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands and what each does, wrapped to the width of the terminal."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(1000)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 class OfAStore(TyperCommand):
     """A command on what is stored: it takes `runtime.store=DIR` as the others do, and `head` may end it."""
 
@@ -131,7 +142,7 @@ class OfAStore(TyperCommand):
             return super().invoke(ctx)
 
 
-class GroupOfAStore(TyperGroup):
+class GroupOfAStore(Listed):
     """Commands on what is stored: `runtime.store=DIR` may stand before theirs, too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -186,10 +197,6 @@ def confirm(command: str, lines: Iterable[str], what: str, yes: bool) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise StoreError(f"{what} (see above); nothing was removed. To remove them: --yes")
     typer.confirm(f"pear {command}: {what}; remove them?", abort=True, err=True)
-
-
-def complain(command: str, message: object) -> None:
-    print(f"{f'pear {command}'.rstrip()}: {printable_lines(str(message))}", file=sys.stderr)
 
 
 def open_store(root: Path) -> "Store":

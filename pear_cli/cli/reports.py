@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from pear_cli.cli.options import STORE, Lines, Name, OfAStore, Root, complain_of_unread, open_store
+from pear_cli.cli.options import STORE, Lines, Listed, Name, OfAStore, Root, complain_of_unread, open_store
 from pear_cli.errors import StoreError, near
 from pear_cli.launch.flags import UsageError
 
@@ -17,7 +16,7 @@ SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json"
 app = typer.Typer()
 
 
-class Report(TyperGroup):
+class Report(Listed):
     """`pear report FILTER…` makes a report; only the word `diff` is a command of its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

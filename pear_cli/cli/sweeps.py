@@ -17,11 +17,11 @@ from pear_cli.cli.options import (
     Quiet,
     Root,
     Switch,
-    complain,
     folder_named,
 )
 from pear_cli.errors import StoreError
 from pear_cli.launch.flags import UsageError, quoted
+from pear_cli.system.streams import complain
 
 SWEEP_DIR = "hydra.sweep.dir="
 HYDRA = re.compile(r"\+{0,2}hydra\.[\w.-]+=")

@@ -238,13 +238,11 @@ def _target(path: str, base: type, key: str) -> type:
 
 def presets_of(group: str) -> dict[str, dict[str, Any]]:
     """The presets of a group of ours by name, each with what it takes over from others of its group."""
-    from omegaconf import OmegaConf
-
     found: dict[str, dict[str, Any]] = {}
 
     def settings(name: str) -> dict[str, Any]:
         if name not in found:
-            body: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / group / f"{name}.yaml"))
+            body = _read(config_dir() / group / f"{name}.yaml")
             below = [d for d in body.pop("defaults", ()) if isinstance(d, str) and d != "_self_"]
             merged = {key: value for d in below for key, value in settings(d.partition("@")[0]).items()}
             found[name] = merged | (body[group] if isinstance(body.get(group), dict) else body)
@@ -253,6 +251,20 @@ def presets_of(group: str) -> dict[str, dict[str, Any]]:
     for path in sorted((config_dir() / group).glob("*.yaml")):
         settings(path.stem)
     return found
+
+
+def _read(preset: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    body: Any = OmegaConf.to_container(OmegaConf.load(preset))
+    return dict(body)
+
+
+def defaults() -> tuple[dict[str, str], dict[str, Any]]:
+    """The root config: the preset that each group has by default, and the settings of the root's own."""
+    root = _read(config_dir() / "config.yaml")
+    named = (entry for entry in root.pop("defaults") if isinstance(entry, dict))
+    return {group: preset for entry in named for group, preset in entry.items()}, root
 
 
 def config_dir() -> Path:

@@ -85,6 +85,11 @@ class Dataset(Checked, ABC, group="dataset"):
             )
 
     @property
+    def title(self) -> str:
+        """What tables and reports call it; no key depends on it."""
+        return self.name
+
+    @property
     def is_drawn(self) -> bool:
         """Whether `split_seed` decides which images train."""
         return self.train_split == "train800"

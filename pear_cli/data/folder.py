@@ -18,6 +18,8 @@ from pear_cli.data.storage import existing, folders
 from pear_cli.data.transforms import NAMED, is_clutter, is_image, passed_over
 from pear_cli.errors import ConfigError, DataError, near
 
+PRESET = "imagefolder"
+"""The name that says nothing."""
 SPELLINGS = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validation"},
@@ -49,6 +51,11 @@ class ImageFolder(FileDataset):
 
     in_the_fingerprint: ClassVar[tuple[str, ...]] = ("grey_range", "test_share")
     test_share: Fraction | None = None
+
+    @property
+    def title(self) -> str:
+        """The name that was given, else that of the folder."""
+        return self.name if self.name != PRESET or not self.root else Path(self.root).resolve().name
 
     def folder(self) -> Path:
         return existing(self._root(), 'with "train/<class>/" and "test/<class>/" inside')

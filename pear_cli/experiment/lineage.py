@@ -104,8 +104,8 @@ class Lineage:
     def settings(self) -> dict[str, Any]:
         """The config with dotted names, and `method` and `dataset` as a table has them.
 
-        A dataset of several tasks goes by name and task. What keys leave out where it has its first value is
-        there all the same.
+        A dataset of several tasks goes by name and task, one in a folder by the name of that. What keys leave
+        out where it has its first value is there all the same.
         """
         flat = dict(dotted(self.config))
         targets = {name: flat.pop(name) for name in list(flat) if f".{name}".endswith("._target_")}
@@ -115,6 +115,8 @@ class Lineage:
             flat["method"] = name
         if task := flat.get("dataset.task"):
             flat["dataset"] = f"{flat.get('dataset.name')}/{task}"
+        elif folder := next(filter(None, (a.manifest["environment"].get("task") for a in self.all)), None):
+            flat["dataset"] = str(folder)
         return flat
 
     def named(self, name: str) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """Predict: labels for image files, batch by batch as they are read."""
 
+import csv
+import io
 import json
 import os
 import sys
@@ -20,6 +22,7 @@ from pear_cli.errors import ConfigError, DataError, printable
 from pear_cli.export import load as api
 from pear_cli.model.description import Description
 from pear_cli.store.store import Store
+from pear_cli.system.streams import formula_free
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
 from pear_cli.training.devices import Device
@@ -41,11 +44,21 @@ class Prediction:
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
-    def line(self) -> str:
-        """`path<TAB>label<TAB>probability<TAB>label …`; control characters in names are escaped."""
+    def cells(self) -> list[str]:
+        """Path, label, probability, label, …; control characters in names are escaped."""
         pairs = zip(self.labels, self.probabilities, strict=True)
-        cells = [printable(self.path), *(f"{printable(label)}\t{p:.4f}" for label, p in pairs)]
-        return "\t".join(cells)
+        return [
+            printable(self.path),
+            *(cell for label, p in pairs for cell in (printable(label), f"{p:.4f}")),
+        ]
+
+    def tsv(self) -> str:
+        """The cells with tabs between them."""
+        return "\t".join(self.cells())
+
+    def csv(self) -> str:
+        """The cells as a spreadsheet reads them."""
+        return _comma_separated(map(formula_free, self.cells()))
 
     def json(self) -> str:
         """One line of JSON; names stand in it unchanged."""
@@ -62,7 +75,7 @@ def predict(
     store: Store | None = None,
     weights: str | None = None,
     topk: int = 5,
-    as_json: bool = False,
+    form: str = "tsv",
     out: TextIO | None = None,
     err: TextIO | None = None,
     stdin: TextIO | None = None,
@@ -79,7 +92,7 @@ def predict(
         store: where keys are looked up.
         weights: a file with the frozen weights, where this machine has them elsewhere.
         topk: how many labels an image, at least 1.
-        as_json: JSON lines instead of tab-separated ones.
+        form: `tsv` and `csv` have a line an image, the latter below a header; `json` is JSON lines.
 
     Returns:
         The exit code: 1 if any image could not be read, else 0.
@@ -95,6 +108,12 @@ def predict(
     model, description = api.load_described(source, store, weights)
     model.to(where.device)
     bad = 0
+    if form == "csv":
+        ranks = range(1, min(topk, len(description.classes)) + 1)
+        print(
+            _comma_separated(["path", *(f"{n}_{i}" for i in ranks for n in ("label", "probability"))]),
+            file=out,
+        )
     transforms.accept_large()
     for paths, pixels, failures in _batches(
         _expand(files, stdin or sys.stdin, err), description.preparation, description.grey_range
@@ -103,9 +122,15 @@ def predict(
             bad += 1
             print(f"pear predict: {printable(failure)}", file=err, flush=True)
         for found in label(model, description, paths, pixels, where, topk) if paths else []:
-            print(found.json() if as_json else found.line(), file=out)
+            print(getattr(found, form)(), file=out)
         out.flush()
     return 1 if bad else 0
+
+
+def _comma_separated(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def label(

@@ -2,7 +2,8 @@
 
 Its tensors are the trained ones (`adapter.…`, `head.…`, `backbone.…`), the kept knowledge (`knowledge.…`)
 and the logits that prove a faithful copy (`probe.logits`). Its header holds texts: `pear_schema`;
-`description`, the content of model.json; `origin`, the manifest of the artifact; where it is known,
+`description`, the content of model.json; `origin`, the manifest of the artifact; `about`, its
+dataset, epochs and accuracy; where it is known,
 `importance`, or, of channels and blocks, which may outnumber the tensors' values, `layers`: how many each has
 left, and had; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the
 file.
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
+from pear_cli.experiment.lineage import Lineage
 from pear_cli.export import target
-from pear_cli.export.source import find
+from pear_cli.export.source import evaluation, holder, named
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
 from pear_cli.store import tensorfile
@@ -63,6 +65,11 @@ class SingleFile:
     def origin(self) -> Any:
         """The manifest of the artifact that was exported."""
         return self._json("origin")
+
+    @property
+    def about(self) -> Any:
+        """Name of the dataset, epochs of training, and, where evaluated, accuracy and images; or None."""
+        return self._json("about") if "about" in self.texts else None
 
     @property
     def importance(self) -> Any:
@@ -138,9 +145,10 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
         StoreError: no model there, or the file cannot be written.
     """
     target.check(out, force=force)
-    artifact = find(source, store)
-    if isinstance(artifact, Path):
-        raise ConfigError(f"{artifact} is an exported file already; copy it")
+    found = named(source, store)
+    if isinstance(found, Path):
+        raise ConfigError(f"{found} is an exported file already; copy it")
+    artifact = holder(*found)
     tensors = dict(artifact.tensors("adapters"))
     if "knowledge.safetensors" in artifact.manifest["files"]:
         tensors |= {KNOWLEDGE + name: tensor for name, tensor in artifact.tensors("knowledge").items()}
@@ -149,6 +157,7 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
         "pear_schema": str(SCHEMA),
         "description": canonical(_portable(artifact.json("model"))),
         "origin": canonical(artifact.manifest),
+        "about": canonical(_about(*found)),
         **{name: canonical(value) for name, value in _units(artifact).items()},
     }
     target.write(out, _serialise(tensors, texts))
@@ -163,6 +172,15 @@ def _portable(description: Any) -> dict[str, Any]:
     weights = checked.backbone.weights and Path(checked.backbone.weights).name  # bundled ones are names
     backbone = dataclasses.replace(checked.backbone, weights=weights)
     return dataclasses.replace(checked, backbone=backbone).to_json()
+
+
+def _about(artifact: Artifact, store: Store) -> dict[str, Any]:
+    """What tells one task from another, of a model or of its evaluation."""
+    lineage = Lineage.from_artifact(artifact, store.find)
+    epochs = [a.manifest["metrics"].get("epochs", 0) for a in lineage.all if a.stage == "train"]
+    metrics = (evaluation(artifact, store) or artifact).manifest["metrics"]
+    known = {name: metrics[name] for name in ("accuracy", "images") if name in metrics}
+    return {"dataset": lineage.setting("dataset"), "epochs": sum(epochs), **known}
 
 
 def _units(artifact: Artifact) -> dict[str, Any]:

@@ -22,16 +22,30 @@ def find(source: str | Path, store: Store | None) -> Artifact | Path:
         MissingArtifact: nothing there.
         StoreError: an artifact without a model, such as scores.
     """
+    found = named(source, store)
+    return found if isinstance(found, Path) else holder(*found)
+
+
+def named(source: str | Path, store: Store | None) -> tuple[Artifact, Store] | Path:
+    """The artifact that is named, whatever it is, with its store; or the exported file. See `find`."""
     path = Path(source)
     if path.is_file():
         return path
     if path.is_dir():
-        return holder(Artifact.at(path), Store(path.resolve().parent.parent))
+        return Artifact.at(path), Store(path.resolve().parent.parent)
     if path.suffix == ".safetensors":
         raise MissingArtifact(f"{source}: no such file")
     if store is None:
         raise MissingArtifact(f"{source}: no such file or folder; a key needs its store beside it")
-    return holder(store.resolve(str(source)), store)
+    return store.resolve(str(source)), store
+
+
+def evaluation(artifact: Artifact, store: Store) -> Artifact | None:
+    """An artifact that is an evaluation, or the first one of its model by key; None where there is none."""
+    if artifact.stage == "eval":
+        return artifact
+    known = (a for a in store.artifacts("eval") if artifact.key in a.inputs.values())
+    return min(known, key=lambda found: found.key, default=None)
 
 
 def holder(artifact: Artifact, store: Store) -> Artifact:

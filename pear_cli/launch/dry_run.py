@@ -14,12 +14,11 @@ from pear_cli.experiment.planning import Planned, plan, steps_of
 from pear_cli.launch.composing import Flags, Job, compositions, grid, single
 from pear_cli.launch.explain import explain
 from pear_cli.launch.jobs import describe, experiment_of
-from pear_cli.launch.results import complain
 from pear_cli.report.terminal.stages import print_plan
 from pear_cli.stages.perform import input_of
 from pear_cli.store.store import Store
 from pear_cli.system.progress import console
-from pear_cli.system.streams import until_closed
+from pear_cli.system.streams import complain, until_closed
 
 DONE, FAILED = 0, 1
 

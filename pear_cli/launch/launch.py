@@ -26,14 +26,14 @@ from pear_cli.launch.explain import explain
 from pear_cli.launch.flags import FLAGS, UsageError, reorder, spelled
 from pear_cli.launch.guard import guarded
 from pear_cli.launch.jobs import KEEP_GOING, ROOT, JobFailed
-from pear_cli.launch.results import complain, report
+from pear_cli.launch.results import report
 from pear_cli.launch.sweep.multirun import Multirun, is_multirun
 from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current
 from pear_cli.launch.work import Record
 from pear_cli.store import gc
 from pear_cli.store.store import Store
 from pear_cli.system import progress, signals
-from pear_cli.system.streams import PARENT, QUIET, stdout_to_stderr, this_process, until_closed
+from pear_cli.system.streams import PARENT, QUIET, complain, stdout_to_stderr, this_process, until_closed
 
 __all__ = ["Asked", "Folders", "complete", "composed", "launch", "presets"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pear_cli.errors import PearError, printable
 from pear_cli.launch.sweep.ledger import NOT_RUN
 from pear_cli.launch.work import Record
-from pear_cli.system.streams import printable_lines, until_closed
+from pear_cli.system.streams import complain, until_closed
 
 
 def report(command: str, records: list[Record], sweep: bool, as_json: bool, quiet: bool) -> None:
@@ -60,13 +60,6 @@ def _tell_failures(command: str, failed: list[Record], jobs: int, common: set[st
     idle = sum(record["error"].get("type") == NOT_RUN for record in failed)
     rest = f", {idle} not run" if idle else ""
     complain(command, f"{len(failed) - idle} of {jobs} jobs failed{rest}")
-
-
-def complain(command: str, message: str, trace: str = "") -> None:
-    """Print an error to stderr, after its traceback if PEAR_TRACEBACK=1."""
-    if trace and os.environ.get("PEAR_TRACEBACK") == "1":
-        print(trace, file=sys.stderr, end="")
-    print(f"pear {command}: {printable_lines(message)}", file=sys.stderr, flush=True)
 
 
 def _show_checks(record: Record, common: set[str] | None) -> None:

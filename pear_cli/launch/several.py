@@ -15,9 +15,9 @@ from pear_cli.errors import ConfigError, PearError
 from pear_cli.experiment.planning import THERE, plan
 from pear_cli.launch.composing import Flags, Job, compositions, grid, single
 from pear_cli.launch.jobs import experiment_of
-from pear_cli.launch.results import complain
 from pear_cli.launch.sweep.multirun import Multirun
 from pear_cli.system import processes, progress, signals
+from pear_cli.system.streams import complain
 from pear_cli.system.threads import cores
 
 TRAINING = ("run", "train")

@@ -137,8 +137,8 @@ def checking(experiment: "Experiment", store: "Store") -> Record:
     return record
 
 
-def slots(cfg: DictConfig) -> Iterator[str]:
-    """The slots of a backbone, one line each: slot, sites, channels read and added to."""
+def slots(cfg: DictConfig) -> Iterator[tuple[str, int, int, int]]:
+    """The slots of a backbone: slot, number of sites, channels read and added to."""
     from collections import Counter
     from dataclasses import replace
 
@@ -152,7 +152,7 @@ def slots(cfg: DictConfig) -> Iterator[str]:
         replace(config, pretrained=False, weights=None), num_classes=2
     )  # weights don't matter
     for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():
-        yield f"{slot}\t{count}\t{reads}\t{adds}"
+        yield slot, count, reads, adds
 
 
 def _record(outcome: "Outcome") -> Record:

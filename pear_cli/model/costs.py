@@ -1,5 +1,6 @@
 """What a model costs: parameters, bytes, multiply-accumulates, memory, time."""
 
+import os
 import resource
 import statistics
 import sys
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.model import model as models
+from pear_cli.system.threads import cores
 from pear_cli.training.devices import Device
 
 
@@ -67,9 +69,10 @@ def macs_per_image(model: nn.Module, size: int) -> int:
 
 
 def latency(model: nn.Module, size: int, where: Device) -> dict[str, float]:
-    """Milliseconds for one image, median and 95th percentile."""
+    """Milliseconds for one image, median and 95th percentile; and the load a core just before."""
+    load = os.getloadavg()[0] / cores()
     (found,) = _latencies([model], size, where, batch=1, runs=30)
-    return {f"latency_{name}_ms": value for name, value in found.items()}
+    return {f"latency_{name}_ms": value for name, value in found.items()} | {"latency_load": load}
 
 
 def speed_up(narrow: nn.Module, whole: nn.Module, size: int, where: Device) -> dict[str, float]:

@@ -64,7 +64,7 @@ class Mask:
         for name in pruned:
             place, _, index = name.rpartition(f".{unit.value}s.")
             gone.setdefault(place, []).append(int(index))
-        return cls(unit, effect, {place: _ranges(sorted(indices)) for place, indices in gone.items()}, notes)
+        return cls(unit, effect, {place: ranges(sorted(indices)) for place, indices in gone.items()}, notes)
 
     @property
     def pruned(self) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ def _is_headed(site: Site, attention: str) -> bool:
     return site.slot in HEADED and site.name.startswith(attention) and site.heads is not None
 
 
-def _ranges(indices: Sequence[int]) -> str:
+def ranges(indices: Sequence[int]) -> str:
     """Ascending indices as text: 0-3,7."""
     spans: list[list[int]] = []
     for index in indices:

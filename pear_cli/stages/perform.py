@@ -105,7 +105,7 @@ def _make(
 ) -> Artifact:
     from pear_cli.stages.job import Job
 
-    start = time.perf_counter()
+    start, title = time.perf_counter(), experiment.dataset.title
     name = STAGES[step.stage]
     stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
     with store.draft(step.stage, step.key) as draft:
@@ -121,6 +121,7 @@ def _make(
                 **environment(device=str(job.device.device), threads=_threads(), processes=_processes(step)),
                 "weights": step.backbone,
                 "data": dict(step.data),
+                **({} if title == experiment.dataset.name else {"task": title}),
             },
         )
 

@@ -1,8 +1,10 @@
 """What becomes of stdout and stderr: only results on one, on the other nothing that is not wanted."""
 
 import os
+import shutil
 import socket
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -30,6 +32,34 @@ LOG = "stderr.log"
 def printable_lines(text: str) -> str:
     """A text of several lines, each of them printable."""
     return "\n".join(map(printable, text.splitlines()))
+
+
+def complain(command: str, message: object, trace: str = "") -> None:
+    """Say on stderr what is wrong, or must be known: `pear COMMAND: message`, on a terminal wrapped at words.
+
+    Args:
+        trace: a traceback that stands before it if PEAR_TRACEBACK=1.
+    """
+    if trace and os.environ.get("PEAR_TRACEBACK") == "1":
+        print(trace, file=sys.stderr, end="")
+    said = f"{f'pear {command}'.rstrip()}: {printable_lines(str(message))}"
+    print(at_words(said) if sys.stderr.isatty() else said, file=sys.stderr, flush=True)
+
+
+def at_words(text: str) -> str:
+    """A text whose lines are wrapped to the terminal's width, but never within a word, path or address."""
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(part for line in text.splitlines() for part in wrapper.wrap(line) or [""])
+
+
+FORMULA = "=+-@\t\r"
+"""What a text must not begin with, or a spreadsheet would compute it."""
+
+
+def formula_free(text: str) -> str:
+    """A text that a spreadsheet takes for text."""
+    return f"'{text}" if text.startswith(tuple(FORMULA)) else text
 
 
 def this_process() -> str:

@@ -165,6 +165,7 @@ def test_every_example_in_the_help_works(pear, copy, finished, tmp_path):
         for line in examples:
             words = [key if w == "3f2a" else w for w in shlex.split(line)[1:]]
             words = ["photos" if word == "-" else word for word in words]
+            words = words[: words.index(">")] if ">" in words else words
             out = ["--out=again.safetensors"] if name == "export" else []
             said = pear(*words, *out, *([] if name == "sites" else [store]))
             (tmp_path / "again.safetensors").unlink(missing_ok=True)
@@ -407,3 +408,29 @@ def test_an_empty_store_is_not_the_current_folder(pear, words, empty):
     said = pear(*words, empty)
     assert (said.code, said.out) == (2, "")
     assert "it is empty: give the folder a name" in said.err
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("command", ["", "data", "sweeps", "report"])
+def test_help_is_never_cut_off(pear, command, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = pear(*command.split(), "--help").out.splitlines()
+    assert not [line for line in lines if line.endswith(("...", "…")) and "Usage:" not in line]
+
+
+def test_ls_tells_seeds_and_how_many_keys_a_line_has(pear, finished):
+    title, *rows = pear("ls", f"--store={finished.store.root}").out.splitlines()
+    assert "seed" in title.split()
+    assert rows
+
+
+def test_an_exported_file_names_its_dataset_accuracy_and_epochs(pear, finished):
+    store = f"--store={finished.store.root}"
+    assert pear("export", finished.made["adapt"].key, store, "--out=x.safetensors").code == 0
+    said = pear("show", "x.safetensors").out
+    accuracy = finished.made["eval"].manifest["metrics"]["accuracy"]
+    assert "digits (10 classes: 0, 1, 2, …)" in said
+    assert f"accuracy {100 * accuracy:.2f} %" in said
+    assert "epochs 4" in said
+    assert "method.rank" not in said
+    assert "seconds" in pear("show", "x.safetensors", "--json").out

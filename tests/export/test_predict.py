@@ -1,5 +1,6 @@
 """Labels for image files."""
 
+import csv
 import io
 import json
 import os
@@ -45,7 +46,7 @@ def pictures(finished, tmp_path):
 
 
 def test_predictions_are_those_of_the_evaluation(finished, run, pictures):
-    code, lines, err = run(pictures, as_json=True, topk=10)
+    code, lines, err = run(pictures, form="json", topk=10)
     logits = finished.made["eval"].tensors("predictions")["logits"][:6]
     assert (code, err) == (0, [])
     for line, expected in zip(map(json.loads, lines), logits.softmax(-1), strict=True):
@@ -138,7 +139,7 @@ def test_a_name_with_a_tab_cannot_break_the_columns(run, pictures, tmp_path):
     _, (line,), _ = run(strange, topk=1)
     assert line.count("\t") == 2
     assert line.startswith(str(tmp_path / r"a\tb\x1b[2J.png"))
-    _, (line,), _ = run(strange, topk=1, as_json=True)
+    _, (line,), _ = run(strange, topk=1, form="json")
     assert json.loads(line)["path"] == str(strange)
 
 
@@ -148,5 +149,19 @@ def test_a_name_that_is_no_utf8_is_written_all_the_same(run, pictures, tmp_path)
         file.write((pictures / "0.png").read_bytes())
     _, (line,), _ = run(os.fsdecode(strange), topk=1)
     line.encode()
-    _, (line,), _ = run(os.fsdecode(strange), topk=1, as_json=True)
+    _, (line,), _ = run(os.fsdecode(strange), topk=1, form="json")
     line.encode()
+
+
+def test_csv_has_a_header_and_no_formula(run, pictures, tmp_path, monkeypatch):
+
+    strange = tmp_path / "=1+1,2.png"
+    (pictures / "0.png").rename(strange)
+    monkeypatch.chdir(tmp_path)
+    code, lines, _ = run("=1+1,2.png", form="csv", topk=2)
+    header, row = csv.reader(lines)
+    assert code == 0
+    assert header == ["path", "label_1", "probability_1", "label_2", "probability_2"]
+    assert row[0] == "'=1+1,2.png"
+    _, (line,), _ = run("=1+1,2.png", form="tsv", topk=2)
+    assert row[1:] == line.split("\t")[1:]

@@ -120,10 +120,10 @@ def fake(tmp_path):
 def lines_of():
     """What a command prints, line by line; `width` makes it a terminal of that width."""
 
-    def run(print_it, *args, width=None):
+    def run(print_it, *args, width=None, **options):
         file = io.StringIO()
         terminal = {"width": width, "force_terminal": True, "no_color": True} if width else {}
-        print_it(*args, Console(file=file, highlight=False, markup=False, **terminal))
+        print_it(*args, Console(file=file, highlight=False, markup=False, **terminal), **options)
         return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
 
     return run

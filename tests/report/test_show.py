@@ -93,13 +93,16 @@ def test_blocks_count_over_the_stages_of_a_hierarchical_backbone():
 
 def test_show_sums_up_every_kind_of_artifact(fake, lines_of):
     for step, artifact in fake.experiment().items():
-        lines = lines_of(print_artifact, artifact, fake.store)
-        assert lines[0] == f"{step} {artifact.key}"
+        first = lines_of(print_artifact, artifact, fake.store)
+        assert not any(line.startswith("config") for line in first)
+        lines = lines_of(print_artifact, artifact, fake.store, everything=True)
+        assert lines[0] == first[0] == f"{step} {artifact.key}"
         assert any(line.startswith("config") for line in lines)
 
 
 def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
-    lines = lines_of(print_artifact, fake.experiment(select="test_oracle")["eval"], fake.store)
+    made = fake.experiment(select="test_oracle")["eval"]
+    lines = lines_of(print_artifact, made, fake.store, everything=True)
     text = "\n".join(lines)
     assert "accuracy 90.00 %" in text
     assert "prune.ratio 0.5" in text
@@ -109,11 +112,11 @@ def test_show_prints_the_whole_experiment_and_its_accuracy(fake, lines_of):
 
 def test_show_tells_what_costs_are_of(fake, lines_of):
     costs = {"network_params": 5, "macs_per_image": 3, "whole_macs_per_image": 9, "speedup_theoretical": 3.0}
-    made = fake.publish("eval", {}, accounting=costs)
-    text = "\n".join(lines_of(print_artifact, made, fake.store, width=80))
+    made = fake.publish("checkpoint", {}, accounting=costs)
+    text = "\n".join(lines_of(print_artifact, made, fake.store, width=80, everything=True))
     for said in ("as the network runs", "adapters beside the weights", "before channels were pruned"):
         assert said in text
-    assert max(map(len, text.splitlines()[2:])) <= 80
+    assert max(len(line) for line in text.splitlines()[2:] if not line.startswith("again")) <= 80
 
 
 def test_a_learning_curve_is_at_most_a_dozen_epochs_and_the_one_that_was_kept(fake, lines_of):
@@ -175,3 +178,26 @@ def test_blocks_are_called_blocks_and_have_no_heads():
     drawn = Channels.from_names(tuple(f"blocks.0.attn.qkv.blocks.{i}" for i in range(3)))
     assert drawn.title == "blocks"
     assert draw(drawn, 80)[-1].plain == "kept, of all"
+
+
+def test_show_begins_with_the_data_the_result_and_the_command(fake, lines_of):
+    made = fake.experiment()["eval"]
+    lines = lines_of(print_artifact, made, fake.store)
+    titles = [line.split()[0] for line in lines[3:8]]
+    assert titles == ["dataset", "accuracy", "size", "changed", "again"]
+    assert any(line.split()[:3] == ["again", "pear", "run"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ({"latency_p50_ms": 10.0, "latency_p95_ms": 12.0, "latency_load": 0.5}, False),
+        ({"latency_p50_ms": 10.0, "latency_p95_ms": 12.0, "latency_load": 3.0}, True),
+        ({"latency_p50_ms": 10.0, "latency_p95_ms": 50.0}, True),
+        ({}, False),
+    ],
+)
+def test_a_latency_of_a_busy_machine_says_so(fake, lines_of, costs, said):
+    made = fake.publish("checkpoint", {}, accounting=costs)
+    text = "\n".join(lines_of(print_artifact, made, fake.store))
+    assert ("busy machine" in text) is said

@@ -83,3 +83,21 @@ def test_a_share_map_is_readable_in_every_terminal(terminal, finished, environme
     assert all(letter in text for letter in letters)
     assert (re.search(rb"\x1b\[[0-9;]*3[0-9]", ran.raw) is not None) is coloured
     assert (ran.raw.isascii()) is (letters == "#>x")
+
+
+def test_messages_break_between_words_and_paths_stay_whole(terminal, finished):
+    missing = "/nowhere/" + "a-folder-of-some-length/" * 2 + "weights.safetensors"
+    words = ("train", "dataset=digits", f"backbone.weights={missing}")
+    ran = terminal(*words)
+    assert ran.code == 1
+    lines = [line.rstrip() for line in ran.lines]
+    assert any(line.endswith(f"{missing}:") or f"{missing}:" in line for line in lines)
+    words = " ".join(lines).split()
+    assert "bundled" in words
+    assert "weights:" in words
+
+
+def test_sites_are_a_table_on_a_terminal(terminal):
+    ran = terminal("sites")
+    assert ran.lines[0].split() == ["slot", "sites", "channels", "in", "channels", "out"]
+    assert b"\t" not in ran.raw

@@ -11,9 +11,7 @@ from pear_cli.report.analysis import listing
 from pear_cli.report.analysis.comparison import Line
 from pear_cli.report.analysis.fields import Field, fields, record
 from pear_cli.report.analysis.listing import MARK, RANDOM
-
-FORMULA = "=+-@\t\r"
-"""What a text must not begin with, or a spreadsheet would compute it."""
+from pear_cli.system.streams import formula_free
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&!])")
 LATEX = {
@@ -117,4 +115,4 @@ def _spreadsheet(item: object) -> object:
         return " ".join(map(str, item))
     if not isinstance(item, str):
         return item
-    return f"'{printable(item)}" if item.startswith(tuple(FORMULA)) else printable(item)
+    return printable(formula_free(item))

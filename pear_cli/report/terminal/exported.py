@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pear_cli.experiment.lineage import method_name
 from pear_cli.export import single_file
 from pear_cli.report import spelling
 from pear_cli.report.analysis.pruned import Channels, Pruned, from_description
@@ -17,14 +18,18 @@ from pear_cli.scoring.importance import Importance
 PREPARED = ("size", "resize", "crop_pct", "interpolation", "normalization")
 
 
-def print_exported(path: Path, console: Console) -> None:
-    """Print an exported file: where it comes from, what it is, and a drawing of its adapters.
+def print_exported(path: Path, console: Console, *, everything: bool = False) -> None:
+    """Print an exported file: its data and result, where it comes from, and a drawing of its adapters.
+
+    Args:
+        everything: also every setting, metric and cost.
 
     Raises:
         CorruptArtifact: an altered file, or none that pear exported.
     """
     file = single_file.read(path)
     description, origin = _mapping(file.description), _mapping(file.origin)
+    first = _first(description, origin, _mapping(file.about))
     found = {
         "model": {**_mapping(description.get("backbone")), **_mapping(description.get("method"))},
         "images": {name: description.get(name) for name in PREPARED},
@@ -38,8 +43,29 @@ def print_exported(path: Path, console: Console) -> None:
     }
     about = f"exported {spelling.value(origin.get('stage'))} {spelling.value(origin.get('key'))}"
     lines = [Text(about, "bold"), Text(spelling.printable(str(path)))]
-    layout.write(console, lines + sections(plain, layout.width_of(console)))
+    rest = plain if everything else {}
+    lines += sections({**first, **rest}, layout.width_of(console))
+    layout.write(console, lines + [Text("every setting, metric and cost: --all", "dim")] * (not everything))
     print_drawing(_pruned(file, description), console)
+
+
+def _first(
+    description: Mapping[str, Any], origin: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """What a reader wants to know first: the data, the result, and how long it was trained."""
+    metrics = {**_mapping(origin.get("metrics")), **about}
+    classes = description.get("classes")
+    names = [spelling.printable(str(name)) for name in classes] if isinstance(classes, list) else []
+    some = ", ".join(names[:3]) + (", …" if names[3:] else "")
+    backbone, method = _mapping(description.get("backbone")), _mapping(description.get("method"))
+    name = method_name(method.get("_target_"))
+    found: dict[str, Mapping[str, Any]] = {
+        "dataset": {spelling.value(about.get("dataset") or "unknown"): f"({len(names)} classes: {some})"},
+        "model": {spelling.value(name or "unknown"): f"on {backbone.get('name')}"},
+    }
+    kept = ("accuracy", "train_accuracy", "val200_accuracy", "test_accuracy", "epochs")
+    found["result"] = {name: metrics[name] for name in kept if name in metrics}
+    return found
 
 
 def _pruned(file: single_file.SingleFile, description: Mapping[str, Any]) -> Pruned | None:

@@ -11,7 +11,7 @@ from pear_cli.backbone.identity import weights_name
 from pear_cli.errors import StoreError
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report import spelling
-from pear_cli.report.analysis import pruned
+from pear_cli.report.analysis import pruned, repeat
 from pear_cli.report.analysis.listing import RANDOM, Row
 from pear_cli.report.analysis.protocol import ORACLE
 from pear_cli.report.terminal import layout
@@ -51,15 +51,22 @@ LEGEND = {
 """What costs are of, where their names do not tell; by the first cost that needs the line."""
 
 
-def print_artifact(artifact: Artifact, store: Store, console: Console) -> None:
-    """Print an artifact: what it is, what was measured, and a drawing of what is inside.
+BUSY_LOAD, BUSY_SPREAD = 1.5, 2.0
+"""Load a core, and p95 by median, from which a latency tells more of other processes than of the model."""
+
+
+def print_artifact(artifact: Artifact, store: Store, console: Console, *, everything: bool = False) -> None:
+    """Print an artifact: what it is, what was measured, how to repeat it, and a drawing of what is inside.
+
+    Args:
+        everything: also every setting, metric, cost and file.
 
     Raises:
         CorruptArtifact: files that are not what the manifest says.
     """
     width = layout.width_of(console)
     lineage = Lineage.from_artifact(artifact, store.find)
-    layout.write(console, summary(lineage, width))
+    layout.write(console, summary(lineage, width, everything=everything))
     if "history.json" in artifact.manifest["files"]:
         layout.write(console, [Text(), Text("learning curve", "bold"), *curve(artifact, width)])
     print_drawing(pruned.from_lineage(lineage), console)
@@ -79,8 +86,8 @@ def print_share_map(artifact: Artifact, store: Store, console: Console) -> None:
         layout.write(console, draw(found, layout.width_of(console) or WIDTH))
 
 
-def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
-    """The manifest in words, wrapped to `width` cells."""
+def summary(lineage: Lineage, width: int | None = None, *, everything: bool = False) -> list[Text]:
+    """What an artifact is, wrapped to `width` cells; with `everything`, all of its manifest."""
     artifact, manifest = lineage.artifact, lineage.artifact.manifest
     own = _settings(Lineage(artifact, (), ()))
     round, rounds = lineage.round
@@ -92,17 +99,25 @@ def summary(lineage: Lineage, width: int | None = None) -> list[Text]:
         Text(spelling.printable(str(artifact.path))),
         *layout.paragraph(f"{label}; {made}", width),
     ]
-    lines += sections(
-        {
-            "from": {name: key[:12] for name, key in artifact.inputs.items()},
-            "config": own,
-            "experiment": {key: value for key, value in _settings(lineage).items() if key not in own},
-            "metrics": {name: value for name, value in manifest["metrics"].items() if name != "notes"},
-            "costs": manifest["accounting"],
-            "environment": {k: v for k, v in manifest["environment"].items() if not isinstance(v, Mapping)},
-            "files": {name: spelling.size(about["bytes"]) for name, about in manifest["files"].items()},
-        },
-        width,
+    lines += sections(_first(lineage), width)
+    lines += layout.listed("again", [repeat.command(lineage, Row(lineage).kind)], None, INDENT)
+    lines += (
+        sections(
+            {
+                "from": {name: key[:12] for name, key in artifact.inputs.items()},
+                "config": own,
+                "experiment": {key: value for key, value in _settings(lineage).items() if key not in own},
+                "metrics": {name: value for name, value in manifest["metrics"].items() if name != "notes"},
+                "costs": manifest["accounting"],
+                "environment": {
+                    k: v for k, v in manifest["environment"].items() if not isinstance(v, Mapping)
+                },
+                "files": {name: spelling.size(about["bytes"]) for name, about in manifest["files"].items()},
+            },
+            width,
+        )
+        if everything
+        else [Text("every setting, metric, cost and file: --all", "dim")]
     )
     for note in _notes(lineage):
         lines += layout.paragraph(f"note: {spelling.printable(note)}", width, layout.NOTE)
@@ -114,7 +129,9 @@ def sections(found: Mapping[str, Mapping[str, Any]], width: int | None) -> list[
     lines: list[Text] = []
     across = None if width is None else width - INDENT
     for title, values in found.items():
-        items = [f"{spelling.printable(name)} {_spell(name, value)}" for name, value in values.items()]
+        items = [
+            f"{spelling.printable(name)} {_spell(name, value)}".strip() for name, value in values.items()
+        ]
         lines += layout.listed(title, items, width, INDENT)
         said = [line for name, line in LEGEND.items() if title == "costs" and name in values]
         lines += [Text(" " * INDENT + part, "dim") for line in said for part in layout.wrapped(line, across)]
@@ -124,9 +141,49 @@ def sections(found: Mapping[str, Mapping[str, Any]], width: int | None) -> list[
 def _notes(lineage: Lineage) -> list[str]:
     metrics = lineage.artifact.manifest["metrics"]
     notes = [str(note) for note in metrics["notes"]] if isinstance(metrics.get("notes"), list) else []
+    notes += _busy(lineage.artifact.manifest["accounting"])
     notes += [ORACLE] if lineage.setting("select") == "test_oracle" else []
     notes += [RANDOM] if Row(lineage).weights == "random" else []
     return notes + [f"its input {name} is gone from the store" for name in lineage.missing]
+
+
+def _first(lineage: Lineage) -> dict[str, dict[str, Any]]:
+    """What a reader asks first: the data, the result, its size, and what differs from the defaults."""
+    metrics, costs = lineage.artifact.manifest["metrics"], lineage.artifact.manifest["accounting"]
+    dataset = str(lineage.setting("dataset") or "unknown")
+    found: dict[str, dict[str, Any]] = {"dataset": {dataset: _classes(lineage)}}
+    if lineage.artifact.stage == "eval":
+        found["accuracy"] = {"": f"{spelling.percent([metrics['accuracy']])} % on {metrics['images']} images"}
+    sizes = {"trained": "trainable_params", "stored": "stored_params"}
+    known = {name: spelling.count(costs[cost]) for name, cost in sizes.items() if cost in costs}
+    disk = {"on disk": spelling.size(costs["stored_bytes"])} if "stored_bytes" in costs else {}
+    found["size"] = {**known, **disk}
+    found["changed"] = {word: "" for word in repeat.overrides(lineage)} or {"nothing: all defaults": ""}
+    return found
+
+
+def _classes(lineage: Lineage) -> str:
+    """How many classes a model tells apart, and the first of them."""
+    holder = next((a for a in reversed(lineage.all) if "model.json" in a.manifest["files"]), None)
+    described = holder.json("model") if holder is not None else None
+    classes = described.get("classes") if isinstance(described, Mapping) else None
+    if not isinstance(classes, list):
+        return ""
+    some = ", ".join(map(str, classes[:3])) + (", …" if classes[3:] else "")
+    return f"({len(classes)} classes: {some})"
+
+
+def _busy(costs: Mapping[str, Any]) -> list[str]:
+    """A note where a latency was measured beside other work."""
+    load, median, tail = (costs.get(f"latency_{name}") for name in ("load", "p50_ms", "p95_ms"))
+    if not (isinstance(median, int | float) and isinstance(tail, int | float) and median > 0):
+        return []
+    loaded = isinstance(load, int | float) and load > BUSY_LOAD
+    if not loaded and tail < BUSY_SPREAD * median:
+        return []
+    said = [f"a load of {load:.1f} a core"] if loaded else []
+    said += [f"p95 is {tail / median:.1f} × the median"]
+    return [f"latencies were measured on a busy machine ({', '.join(said)}); do not compare them"]
 
 
 def curve(artifact: Artifact, width: int | None = None) -> list[Text]:

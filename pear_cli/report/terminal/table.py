@@ -7,6 +7,7 @@ from rich.console import Console
 
 from pear_cli.config.choices import Metric
 from pear_cli.errors import StoreError
+from pear_cli.pruning.mask import ranges
 from pear_cli.report import spelling
 from pear_cli.report.analysis import listing
 from pear_cli.report.analysis.listing import VARYING, Group, Row, groups
@@ -15,6 +16,7 @@ from pear_cli.report.terminal.layout import Column, Note
 from pear_cli.store.canonical import canonical
 
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
+SEVERAL = "+1: another seed has a key of its own; pear ls seed=0 shows that of one"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
 MOST = 3
@@ -29,7 +31,10 @@ OPTIONAL = ("share.rule", "knowledge.kind")
 
 def print_listing(rows: Sequence[Row], console: Console) -> None:
     """Print all rows; evaluations that differ only in their seed share a line."""
-    layout.print_table(listing_columns(groups(rows)), console, *notes(rows))
+    together = groups(rows)
+    several = any(len(group.rows) > 1 for group in together)
+    below = [(SEVERAL, "dim")] * several
+    layout.print_table(listing_columns(together), console, *below, *notes(rows))
 
 
 def print_closing(rows: Sequence[Row], console: Console) -> None:
@@ -53,7 +58,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
     """The columns of `pear ls`."""
     return [
         Column("stage", [group.first.step for group in listed]),
-        Column("key", [spelling.key(group.first.artifact.key) for group in listed]),
+        Column("key", [_key(group) for group in listed]),
         _setting("dataset", "dataset", listed),
         Column("method", [group.marked(group.first.value("method")) for group in listed], False, 3, "cut"),
         _setting("prune", "prune.ratio", listed),
@@ -61,6 +66,7 @@ def listing_columns(listed: Sequence[Group]) -> list[Column]:
         _setting("knowledge", "knowledge.kind", listed, rank=2),
         *varying(listed, [key for key in VARYING if key not in OPTIONAL]),
         *_telling(listed),
+        Column("seed", [_seeds(group) for group in listed], rank=1),
         Column("accuracy %", [_percent(group, "accuracy") for group in listed]),
         *_per_class(listed),
         _mean("params", "trainable_params", spelling.count, listed, 4),
@@ -115,6 +121,18 @@ def _telling(listed: Sequence[Group]) -> list[Column]:
         if len({canonical(each.get(key)) for each in settings}) > 1
     }
     return [_setting(key.split(".")[-1], key, listed, rank=1) for key in sorted(keys)[:MOST]]
+
+
+def _key(group: Group) -> str:
+    """The key of the newest of its rows, and how many more there are."""
+    more = len(group.rows) - 1
+    return spelling.key(group.first.artifact.key) + (f" +{more}" if more else "")
+
+
+def _seeds(group: Group) -> str:
+    """The seeds of its rows: `0`, or `0-4,7`."""
+    seeds = sorted(seed for seed in group.values("seed") if isinstance(seed, int))
+    return ranges(seeds)
 
 
 def _pruned(group: Group) -> str:

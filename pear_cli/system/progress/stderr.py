@@ -74,4 +74,4 @@ def say(text: str, *, whole: bool = False) -> None:
     """
     if not is_quiet():
         written = writable(printable_lines(text), terminal_encoding(console.file, console.encoding))
-        console.print(written, soft_wrap=whole or not is_live(), markup=False, emoji=False)
+        console.print(written, soft_wrap=whole or not is_live(), overflow="ignore", markup=False, emoji=False)
