@@ -32,6 +32,15 @@ class Normalization(Enum):
         }.get(self)
 
 
+SPOKEN = {
+    "train800": "train",
+    "val200": "validation",
+    "train800val200": "train and validation",
+    "test": "test",
+}
+"""What a reader is told of a split, whose name counts the images of VTAB-1k."""
+
+
 @dataclass(frozen=True)
 class Dataset(Checked, ABC, group="dataset"):
     """Labelled images in four splits: train800, val200, train800val200 (the two together) and test.

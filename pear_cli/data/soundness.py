@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from PIL import __version__
 
-from pear_cli.data.dataset import Dataset
+from pear_cli.data.dataset import SPOKEN, Dataset
 from pear_cli.data.images import Records
 from pear_cli.data.transforms import accept_large
 from pear_cli.errors import DataError
@@ -30,7 +30,7 @@ def check(dataset: Dataset, splits: Mapping[str, str]) -> None:
         if cache.recall(key):
             continue
         records, before = dataset.records(split), len(damaged)
-        with progress.ticker(f"checking {split}", len(records), late=True) as ticker:
+        with progress.ticker(f"checking {SPOKEN[split]}", len(records), late=True) as ticker:
             for error in threads.each(_checking(records), range(len(records))):
                 damaged += [error] if error else []
                 ticker.step()

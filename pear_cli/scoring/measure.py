@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
-from pear_cli.config.choices import Unit
+from pear_cli.config.choices import Criterion, Unit
 from pear_cli.config.settings import WITHOUT_DATA, Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.scoring.criteria import CRITERIA, reduce
@@ -35,6 +35,19 @@ def calibration(split: Batches, config: Score) -> Calibration:
     return lambda: again.each(chosen)
 
 
+def passes(model: nn.Module, config: Score) -> int:
+    """How often `measure` or `measure_layers` goes through the calibration data, counting the images aside.
+
+    Args:
+        model: the adapted model.
+    """
+    if config.criterion is Criterion.ablation:
+        found = 2 + len(units_at_work(_adaptation(model), config.unit))
+    else:
+        found = int(config.criterion not in WITHOUT_DATA)
+    return found + (config.unit is Unit.adapter)  # the similarity of whole adapters
+
+
 def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:
     """The importance of every unit (docs/methods.md, section 2), and how alike the units are.
 
@@ -52,13 +65,9 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
         DataError: no calibration images.
         TrainingError: a score or a similarity that is not finite.
     """
-    adaptation = getattr(model, "adaptation", None)
-    if not isinstance(adaptation, Adaptation) or not adaptation.sites:
-        raise ConfigError("this method has no adapters: there is nothing to score")
+    adaptation = _adaptation(model)
     units = units_at_work(adaptation, config.unit)
-    images = [len(labels) for _, labels in batches()]
-    if not images:
-        raise DataError("there are no calibration images: the training split is empty")
+    images = _images(batches)
     with undisturbed(model, adaptation):
         probe = Probe(model, units, batches, config, where, seed)
         similarity = similarities(probe, len(images)) if config.unit is Unit.adapter else {}
@@ -88,9 +97,7 @@ def measure_layers(
     Raises:
         DataError, TrainingError: as `measure` raises them.
     """
-    images = [len(labels) for _, labels in batches()]
-    if not images:
-        raise DataError("there are no calibration images: the training split is empty")
+    images = _images(batches)
     found = terms(Probe(plain.eval(), [], batches, config, where, seed), of)
     units = tuple(unit for layer in of for unit in layer.units)
     scores = reduce(found, config.criterion, config.reduction)
@@ -106,6 +113,21 @@ def measure_layers(
         kendall_tau=_stability(found, config),
         similarity={},
     )
+
+
+def _adaptation(model: nn.Module) -> Adaptation:
+    found = getattr(model, "adaptation", None)
+    if not isinstance(found, Adaptation) or not found.sites:
+        raise ConfigError("this method has no adapters: there is nothing to score")
+    return found
+
+
+def _images(batches: Calibration) -> list[int]:
+    """How many images each calibration batch has."""
+    images = [len(labels) for _, labels in batches()]
+    if not images:
+        raise DataError("there are no calibration images: the training split is empty")
+    return images
 
 
 def _stability(terms: Tensor, config: Score) -> float | None:

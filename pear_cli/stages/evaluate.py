@@ -3,6 +3,7 @@
 from torch import nn
 
 from pear_cli.config.choices import Metric
+from pear_cli.data.dataset import SPOKEN
 from pear_cli.model import costs as accounting
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
@@ -31,7 +32,7 @@ def evaluate(job: Job) -> Result:
     job.draft.save_tensors("predictions", {"logits": result.logits, "labels": result.labels})
     measured = {metric.value: getattr(result, metric.value) for metric in Metric}
     reported = job.experiment.dataset.metric.value
-    progress.say(f"{reported} {100 * measured[reported]:.2f}% on {len(test)} images of {split}")
+    progress.say(f"{reported} {100 * measured[reported]:.2f}% on {len(test)} images of {SPOKEN[split]}")
     metrics = {
         **measured,
         "loss": result.loss,

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pear_cli.data import loading
+from pear_cli.data.dataset import SPOKEN
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.step import Step
 from pear_cli.model import model as models
@@ -17,6 +18,7 @@ from pear_cli.model.load import ADAPTERS, KNOWLEDGE, MODEL, PROBE
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical, plain
 from pear_cli.store.draft import Draft
+from pear_cli.system import progress
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
 from pear_cli.training.devices import Device
@@ -52,7 +54,8 @@ class Task:
     def batches(self, split: str, model: nn.Module, description: Description) -> Batches:
         """A split of the dataset on the device, prepared as the model is described."""
         e = self.experiment
-        images = loading.load(e.dataset, split, description.preparation, e.runtime.workers)
+        with progress.doing(f"reading {SPOKEN[split]} of {e.dataset.title}"):
+            images = loading.load(e.dataset, split, description.preparation, e.runtime.workers)
         return Batches(images, statistics(model, description.normalization), self.device.device)
 
 

@@ -1,9 +1,10 @@
 """Perform one stage of an experiment, or all of them; what is in the store already is reused."""
 
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -107,7 +108,8 @@ def _make(
 
     start, title = time.perf_counter(), experiment.dataset.title
     name = STAGES[step.stage]
-    stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
+    with nullcontext() if "torch" in sys.modules else progress.doing("importing torch and timm"):
+        stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
     with store.draft(step.stage, step.key) as draft:
         job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key), output)
         result = stage(job)

@@ -1,5 +1,6 @@
 """Score: how important every unit of the dense model is."""
 
+import math
 from collections.abc import Iterator
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
-from pear_cli.scoring.measure import calibration, measure, measure_layers
+from pear_cli.scoring.measure import calibration, measure, measure_layers, passes
 from pear_cli.scoring.probe import Calibration
 from pear_cli.stages.job import Job, Result
 from pear_cli.system import progress
@@ -25,8 +26,12 @@ def score(job: Job) -> Result:
     model, description = load_model(job.inputs["train"])
     model.to(job.device.device)
     config, split = job.experiment.score, job.experiment.dataset.train_split
-    batches, seed = calibration(job.batches(split, model, description), config), job.experiment.seed
-    with progress.ticker(job.step.name, 0) as ticker:
+    train, seed = job.batches(split, model, description), job.experiment.seed
+    batches, images = calibration(train, config), len(train)
+    if config.batches is not None:
+        images = min(images, config.batches * config.batch_size)
+    total = (1 + passes(model, config)) * math.ceil(images / config.batch_size)
+    with progress.ticker(job.step.name, total) as ticker:
         counted = _counted(batches, ticker)
         if config.unit in (Unit.channel, Unit.block):
             of = layers(model, config.unit)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pear_cli.backbone import batch_norm
 from pear_cli.config.choices import BatchNorm, OptimizerState, Phase, Schedule, Select
 from pear_cli.data import soundness
+from pear_cli.data.dataset import SPOKEN
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import costs as accounting
@@ -38,6 +39,10 @@ def train(job: Job) -> Result:
             else None
         )
 
+        if watched is not None:
+            progress.say(
+                f"{len(trainer.train)} images train, {len(watched)} of {SPOKEN[held_out]} choose the epoch"
+            )
         epochs = experiment.adaptation(job.step.round) if shared else range(experiment.dense_epochs)
         run = Resumable(job.workspace / "training.safetensors")
         run.resume(model, trainer)
@@ -103,7 +108,8 @@ def begin(task: Task, team: Team) -> tuple[nn.Module, Description, Trainer]:
     """The model as training starts from it, and its trainer, on every process or on none."""
     failure = None
     try:
-        model, description, state = _shared_start(task) if _is_shared(task) else _dense_start(task)
+        with progress.doing(f"building {task.experiment.backbone.name}"):
+            model, description, state = _shared_start(task) if _is_shared(task) else _dense_start(task)
         model.to(task.device.device)
         trainer = _trainer(task, model, description)
         trainer.restore(state)
@@ -202,7 +208,9 @@ def _held_out(select: Select) -> str:
 
 def _note(record: Mapping[str, float]) -> str:
     accuracies = [
-        f"{n.partition('_')[0]} {value:.3f}" for n, value in record.items() if n.endswith("_accuracy")
+        f"{SPOKEN.get(n.partition('_')[0], 'train')} {value:.3f}"
+        for n, value in record.items()
+        if n.endswith("_accuracy")
     ]
     return " ".join([f"loss {record['train_loss']:.3f} accuracy", *accuracies])
 

@@ -19,7 +19,7 @@ from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.scoring.criteria import CRITERIA
 from pear_cli.scoring.importance import Importance, kendall_tau
-from pear_cli.scoring.measure import measure
+from pear_cli.scoring.measure import measure, passes
 from pear_cli.training.devices import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -299,3 +299,21 @@ def test_nothing_to_score_and_nothing_to_score_on_are_errors() -> None:
         score(model, data=[])
     with pytest.raises(ConfigError, match="nothing to score"):
         score(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("unit", [Unit.adapter, Unit.rank])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_it_is_known_how_often_the_calibration_data_is_read(criterion: Criterion, unit: Unit) -> None:
+    model, _ = adapted(LORA)
+    config = Score(
+        unit, criterion, Reduction.mean_abs, ScoreOf.gate, View.adapter, batches=None, batch_size=4
+    )
+    read: list[int] = []
+
+    def data() -> Iterable[tuple[Tensor, Tensor]]:
+        for batch in DATA:
+            yield batch
+            read.append(1)
+
+    measure(model, data, config, CPU, 0)
+    assert len(read) == (1 + passes(model, config)) * len(DATA)

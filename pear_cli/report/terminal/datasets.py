@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pear_cli.data.dataset import SPOKEN
 from pear_cli.report import spelling
 from pear_cli.report.terminal import layout
 from pear_cli.report.terminal.layout import Column
@@ -20,7 +21,7 @@ def print_datasets(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     ]
     for split in SPLITS:
         counts = [_number((row["splits"] or {}).get(split, {}).get("images")) for row in rows]
-        columns.append(Column(split, counts, right=True, rank=1))
+        columns.append(Column(SPOKEN[split], counts, right=True, rank=1))
     columns += [
         Column("fingerprint", [_fingerprint(row) for row in rows], rank=2),
         Column("place", [spelling.printable(_place(row)) for row in rows], words="cut"),

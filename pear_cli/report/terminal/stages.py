@@ -17,7 +17,7 @@ from pear_cli.store.store import Store
 
 MEASURED = {
     "accuracy": "test",
-    "val200_accuracy": "val200",
+    "val200_accuracy": "validation",
     "test_accuracy": "test",
     "train_accuracy": "training",
 }
