@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import shutil
 
@@ -5,7 +6,8 @@ import pytest
 
 from pear_cli.errors import ConfigError
 from pear_cli.report.analysis.comparison import compare
-from pear_cli.report.analysis.listing import rows
+from pear_cli.report.analysis.fields import fields
+from pear_cli.report.analysis.listing import Row, row, rows
 from pear_cli.report.analysis.protocol import differences, in_words
 
 T2 = 4.302652729749462  # the 0.975 quantile of t with two degrees of freedom
@@ -105,3 +107,43 @@ def test_what_lost_its_inputs_is_unknown_and_has_no_difference(fake):
     line = next(line for line in lines_of(fake) if "unknown" in line.model)
     assert line.model == "unknown (inputs are lost)"
     assert (line.baseline, line.difference) == (None, None)
+
+
+def test_nothing_is_subtracted_from_results_on_other_images(fake):
+    fake.experiment(ratio=0.0, rule="none", kind="none", accuracy=0.8)
+    made = fake.experiment(accuracy=0.9)["eval"]
+    lines = compare(rows(fake.store))
+    assert [line.difference is not None for line in lines if not line.is_baseline] == [True]
+    altered = [replaced(one, made.key) for one in rows(fake.store)]
+    lines = compare(altered)
+    assert [line.difference for line in lines if not line.is_baseline] == [None]
+    assert [text for line in lines if (text := shown(line)) != "baseline"] == ["≠ other images"]
+
+
+def replaced(one, key):
+    """The row, as if it had been evaluated on other images where its key is this one."""
+    if one.artifact.key != key:
+        return one
+    environment = {**one.artifact.manifest["environment"], "data": {"train800val200": "e" * 64}}
+    manifest = {**one.artifact.manifest, "environment": environment}
+    artifact = dataclasses.replace(one.artifact, manifest=manifest)
+    return Row(dataclasses.replace(one.lineage, artifact=artifact))
+
+
+def shown(line):
+    return next(field.text(line) for field in fields([line]) if field.name == "difference")
+
+
+def test_a_single_seed_leaves_two_standard_errors_open(fake):
+    made = fake.experiment(accuracy=0.9)
+    (line,) = compare([row(made["eval"], fake.store)])
+    images = line.images
+    assert line.noise == pytest.approx(2 * (0.9 * 0.1 / images) ** 0.5)
+
+
+def test_rows_stand_in_the_order_of_the_pipeline(fake):
+    for rule, kind in (("ranked", "frozen"), ("ranked", "none"), ("none", "none")):
+        fake.experiment(rule=rule, kind=kind)
+    fake.experiment(ratio=0.0, rule="none", kind="none")
+    labels = [line.first.lineage.label for line in compare(rows(fake.store))]
+    assert labels == ["dense", "prune only", "prune + share", "prune + share + knowledge"]

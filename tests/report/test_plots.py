@@ -133,3 +133,17 @@ def test_the_caption_of_a_share_map_without_sharing_does_not_say_who_serves(monk
     monkeypatch.setattr(artifact.pruned, "from_lineage", lambda _: Sites(SITES, owners=dict.fromkeys(SITES)))
     assert "nothing serves there" in (caption := artifact.share_map(None, PAPER).caption)
     assert "served by" not in caption
+
+
+def test_the_axis_of_accuracy_is_as_wide_as_one_seed_leaves_open(fake):
+    for seed, (rule, accuracy) in enumerate((("none", 0.9), ("ranked", 0.902))):
+        fake.experiment(rule=rule, kind="none", accuracy=accuracy, seed=seed)
+    lines = compare(rows(fake.store))
+    for chart in (pareto(lines, PAPER), ratios(lines, PAPER)):
+        spread, marks = chart["layer"][-2:]
+        low, high = marks["encoding"]["y"]["scale"]["domain"]
+        assert low <= 100 * (0.9 - lines[0].noise) + 0.01
+        assert high >= 100 * (0.902 + lines[1].noise) - 0.01
+        for record in spread["data"]["values"]:
+            assert record["high"] - record["low"] == pytest.approx(200 * lines[0].noise, rel=0.02)
+            assert "of the test set" in record["said"]

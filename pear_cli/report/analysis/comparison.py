@@ -1,6 +1,7 @@
 """Evaluations beside each other: means over seeds, and differences that are paired by seed."""
 
 import functools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pear_cli.report import spelling
 from pear_cli.report.analysis.estimate import Estimate
 from pear_cli.report.analysis.filters import Filter
 from pear_cli.report.analysis.listing import VARYING, Group, Row, check, groups
-from pear_cli.report.analysis.protocol import Protocol, differences, in_words, protocol
+from pear_cli.report.analysis.protocol import Protocol, differences, in_words, of_other_images, protocol
 from pear_cli.store.canonical import canonical
 
 PRUNING = ("prune.", "share.", "knowledge.", "score.", "phase", "optim.adapt_epochs", "optim.optimizer_state")
@@ -86,8 +87,8 @@ class Line:
 
     @property
     def difference(self) -> Estimate | None:
-        """Accuracy less that of the baseline, over the seeds that both have."""
-        if self.baseline is None or self.is_baseline:
+        """Accuracy less that of the baseline, over the seeds that both have; None of other images."""
+        if self.baseline is None or self.is_baseline or self.of_other_images:
             return None
         theirs = _by_seed(self.baseline)
         return Estimate.from_seeds(
@@ -97,6 +98,30 @@ class Line:
     @property
     def is_baseline(self) -> bool:
         return self.baseline is self.group
+
+    @functools.cached_property
+    def of_other_images(self) -> bool:
+        """Whether the baseline has seen other images."""
+        return self.baseline is not None and of_other_images(
+            [protocol(self.baseline.first.lineage), self.protocol]
+        )
+
+    @property
+    def images(self) -> int | None:
+        """How many images its test set has."""
+        found = self.first.value("images")
+        return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def noise(self) -> float:
+        """Two standard errors of the accuracy of one seed, as far as the size of the test set decides it.
+
+        2 · √(p(1 - p) / n)        p: accuracy, n: images; 0 where these are not known
+        """
+        if self.accuracy is None or self.images is None:
+            return 0.0
+        p = self.accuracy.mean
+        return 2 * math.sqrt(p * (1 - p) / self.images)
 
     @functools.cached_property
     def protocol(self) -> Protocol:

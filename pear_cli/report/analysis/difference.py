@@ -9,7 +9,7 @@ from scipy.special import bdtr
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.analysis.listing import Row
 from pear_cli.report.analysis.predictions import Predictions
-from pear_cli.report.analysis.protocol import differences, in_words, protocol
+from pear_cli.report.analysis.protocol import differences, in_words, of_other_images, protocol
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.store import Store
 
@@ -46,6 +46,7 @@ class Difference:
         settings, measured, environment: what is not equal, by name.
         apart: in words, what of the protocol keeps them from being compared.
         agreement: of two evaluations on the same images.
+        of_other_images: whether they have seen other images, so that no result is taken from the other.
     """
 
     names: tuple[str, str]
@@ -54,6 +55,7 @@ class Difference:
     environment: Pairs
     apart: str
     agreement: Agreement | None
+    of_other_images: bool
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold; pairs are lists there."""
@@ -75,13 +77,15 @@ def between(first: Artifact, second: Artifact, store: Store) -> Difference:
     lineages = [row.lineage for row in rows]
     measured = [_measured(row) for row in rows]
     environments = [_plain(row.artifact.manifest["environment"]) | row.lineage.provenance for row in rows]
+    protocols = [protocol(lineage) for lineage in lineages]
     return Difference(
         (f"{rows[0].step}/{first.key}", f"{rows[1].step}/{second.key}"),
         _unequal(*(lineage.settings for lineage in lineages)),
         _unequal(*measured),
         _unequal(*environments),
-        in_words(differences(protocol(lineage) for lineage in lineages)),
+        in_words(differences(protocols)),
         _agreement(*lineages),
+        of_other_images(protocols),
     )
 
 

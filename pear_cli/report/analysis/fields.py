@@ -92,6 +92,8 @@ def percent(estimate: Estimate | None, sign: str = "") -> str:
 def _difference(line: Line) -> str:
     if line.is_baseline:
         return "baseline"
+    if line.of_other_images:
+        return "≠ other images"
     found = percent(line.difference, "+")
     return f"≠ {found}" if found and line.incomparable else found
 

@@ -248,8 +248,11 @@ def _order(row: Row) -> tuple[Any, ...]:
         found = row.value(key)
         return float(found) if isinstance(found, int | float) else -1.0
 
+    def kept(key: str) -> tuple[bool, str]:
+        return text(key) not in ("null", "none"), text(key)
+
     step = ORDER.index(row.kind) if row.kind in ORDER else len(ORDER)
-    pruned = number("prune.ratio"), text("share.rule"), text("knowledge.kind")
+    pruned = number("prune.ratio"), kept("share.rule"), kept("knowledge.kind")
     return step, text("dataset"), text("method"), *pruned, row.artifact.created, row.artifact.key
 
 

@@ -43,6 +43,11 @@ def differences(protocols: Iterable[Protocol]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(values) for name, values in known.items() if len(values) > 1}
 
 
+def of_other_images(protocols: Iterable[Protocol]) -> bool:
+    """Whether evaluations were made on, or trained on, other images: then no number is taken from another."""
+    return any(name == "dataset" or name.startswith("data.") for name in differences(protocols))
+
+
 def in_words(found: Mapping[str, tuple[str, ...]]) -> str:
     """`select (last, val); frozen weights (a4e26041, f460c007)`."""
     return "; ".join(f"{name} ({', '.join(sorted(values))})" for name, values in found.items())

@@ -19,7 +19,6 @@ SHAPES = (
 )
 """Of marks; where colours begin again, they continue with the next: no two series look alike."""
 
-ACCURACY = field("accuracy", "Q", "accuracy, %", scale={"zero": False, "nice": True}, axis={"tickCount": 5})
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
@@ -55,7 +54,7 @@ def pareto(lines: Sequence[Line], palette: Palette) -> Spec | None:
     steps += [{**record, "size": max(sizes) / divisor} for record in steps[-1:]]
     line: Spec = {"type": "line", "interpolate": "step-after", "strokeDash": [4, 3], "color": palette.muted}
     dashed = {"data": values(steps), "mark": {**line, "strokeWidth": 1.5, "aria": False}}
-    below = [{**dashed, "encoding": {"x": x, "y": ACCURACY}}]
+    below = [{**dashed, "encoding": {"x": x, "y": _accuracy(records)}}]
     return _chart(records, x, _colour(lines, records, palette), palette, below)
 
 
@@ -79,13 +78,14 @@ def ratios(lines: Sequence[Line], palette: Palette) -> Spec | None:
     x = field("ratio", "Q", "pruned units, %", scale={"domain": [0, 100]}, axis=axis)
     colour = _colour(lines, [*records, *level], palette)
     rule: Spec = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}
-    across = {"y": ACCURACY, "color": colour, **SAID}
+    y = _accuracy([*records, *level])
+    across = {"y": y, "color": colour, **SAID}
     below: list[Spec] = [{"name": "compared", "data": values(level), "mark": rule, "encoding": across}]
     if len(names) <= LEGEND:
         joined: Spec = {"type": "line", "strokeWidth": 1.5, "aria": False}
-        encoding = {"x": x, "y": ACCURACY, "color": colour}
+        encoding = {"x": x, "y": y, "color": colour}
         below.append({"data": values(records), "mark": joined, "encoding": encoding})
-    return _chart(records, x, colour, palette, below)
+    return _chart(records, x, colour, palette, below, y)
 
 
 def compared(lines: Sequence[Line]) -> list[Line]:
@@ -123,10 +123,16 @@ def front(lines: Sequence[Line]) -> list[Line]:
 
 
 def _chart(
-    records: list[dict[str, Any]], x: Spec, colour: Spec, palette: Palette, below: list[Spec]
+    records: list[dict[str, Any]],
+    x: Spec,
+    colour: Spec,
+    palette: Palette,
+    below: list[Spec],
+    y: Spec | None = None,
 ) -> Spec | None:
     if not records:
         return None
+    y = y or _accuracy(records)
     own = {"data": values(records)}
     low, high = field("low", "Q", "accuracy, %"), {"field": "high"}
     spread = {"mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.45, "aria": False}}
@@ -138,7 +144,7 @@ def _chart(
     solid = {key: colour[key] for key in ("field", "type", "scale", "legend")}
     filled = {"condition": {"test": "datum.apart", "value": palette.ground}, **solid}
     edge = {"condition": {"test": "datum.apart", **solid}, "value": palette.ground}
-    marks = {"x": x, "y": ACCURACY, "fill": filled, "stroke": edge, **shape, **SAID}
+    marks = {"x": x, "y": y, "fill": filled, "stroke": edge, **shape, **SAID}
     layers = [
         *below,
         {**own, **spread, "encoding": {**place, "y": low, "y2": high}},
@@ -147,19 +153,32 @@ def _chart(
     return {"width": WIDTH - 60, "height": HEIGHT, "layer": layers}
 
 
+def _accuracy(records: Sequence[dict[str, Any]]) -> Spec:
+    """The axis of accuracy: at least as wide as what one seed on this test set leaves open."""
+    floor = min((record["floor"] for record in records), default=0)
+    roof = max((record["roof"] for record in records), default=100)
+    domain = {"domain": [floor, roof]} if floor < roof else {}
+    scale = {"zero": False, "nice": True, **domain}
+    return field("accuracy", "Q", "accuracy, %", scale=scale, axis={"tickCount": 5})
+
+
 def _records(lines: Sequence[Line]) -> list[tuple[Line, dict[str, Any]]]:
     found = []
     apart = of_another_protocol(lines)
     for line in lines:
         if (estimate := line.accuracy) is None:
             continue
-        mean, half = estimate.mean, estimate.half or 0.0
+        mean, noise = estimate.mean, line.noise
+        half = noise if estimate.half is None else estimate.half
+        spread = f", ± {100 * noise:.1f} of the test set" if estimate.half is None and noise else ""
         record = {
             "accuracy": percent(mean),
             "low": percent(max(0.0, mean - half)),
             "high": percent(min(1.0, mean + half)),
             "series": line.series_name,
-            "said": f"{line.name}: {spelling.percent(list(line.by_seed.values()))} %",
+            "said": f"{line.name}: {spelling.percent(list(line.by_seed.values()))} %{spread}",
+            "floor": percent(max(0.0, mean - max(half, noise))),
+            "roof": percent(min(1.0, mean + max(half, noise))),
             "href": f"{LINK}#row-{line.number}",
             "number": line.number,
             "apart": line.number in apart,

@@ -79,9 +79,11 @@
       const base = data.rows[number ?? -1];
       if (!base) return null;
       if (base === row) return { base: true };
+      const others = apart(row.protocol, base.protocol);
+      if (others.some((name) => name === "dataset" || name.startsWith("data."))) return { base: true, foreign: true };
       const pairs = Object.keys(row.seeds).filter((seed) => seed in base.seeds);
       if (!pairs.length) return null;
-      return { ...estimate(pairs.map((seed) => row.seeds[seed] - base.seeds[seed])), n: pairs.length, apart: apart(row.protocol, base.protocol), name: base.name };
+      return { ...estimate(pairs.map((seed) => row.seeds[seed] - base.seeds[seed])), n: pairs.length, apart: others, name: base.name };
     });
     const most = Math.max(1e-9, ...found.map((one) => one && !one.base ? Math.abs(one.mean) + Math.min(one.half ?? 0, 2 * Math.abs(one.mean) + 0.02) : 0));
     rows.forEach((row, number) => {
@@ -89,7 +91,7 @@
       if (!cell) return;
       const [said, forest] = cell.children;
       const one = found[number];
-      said.textContent = !one ? "" : one.base ? "baseline" : `${one.apart.length ? "≠ " : ""}${signed(one.mean)}${one.half === null ? "" : ` ± ${(100 * one.half).toFixed(2)}`}`;
+      said.textContent = !one ? "" : one.foreign ? "≠ other images" : one.base ? "baseline" : `${one.apart.length ? "≠ " : ""}${signed(one.mean)}${one.half === null ? "" : ` ± ${(100 * one.half).toFixed(2)}`}`;
       forest.replaceChildren();
       cell.title = !one || one.base ? "" : `${one.n} pair${one.n === 1 ? "" : "s"} with ${one.name}${one.apart.length ? `; not comparable: ${one.apart.join(", ")}` : ""}`;
       cell.dataset.value = one && !one.base ? one.mean : "";

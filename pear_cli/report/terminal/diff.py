@@ -8,6 +8,9 @@ from pear_cli.report.analysis.difference import Difference
 from pear_cli.report.terminal import layout
 from pear_cli.report.terminal.layout import Column
 
+RESULTS = ("accuracy", "mean_per_class_accuracy", "loss")
+"""What depends on the images that were seen."""
+
 
 def print_difference(found: Difference, console: Console) -> None:
     """Print what differs, a line each."""
@@ -25,7 +28,9 @@ def print_difference(found: Difference, console: Console) -> None:
             *(Column(titles[i], [spell(pair[i]) for pair in pairs.values()], words="cut") for i in (0, 1)),
         ]
         if title == "measured":
-            columns.append(Column("difference", [_change(*pair) for pair in pairs.values()], right=True))
+            no_change = RESULTS if found.of_other_images else ()
+            changes = ["" if name.endswith(no_change) else _change(*pair) for name, pair in pairs.items()]
+            columns.append(Column("difference", changes, right=True))
         lines += [*layout.table(columns, width), Text()]
     if found.agreement is not None:
         images = found.agreement
