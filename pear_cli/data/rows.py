@@ -4,9 +4,10 @@ import hashlib
 import io
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,10 +16,13 @@ from pear_cli.data import storage
 from pear_cli.data.images import Labels, Records
 from pear_cli.data.parts import Parted
 from pear_cli.data.splits import digest
-from pear_cli.data.transforms import reason, to_rgb
+from pear_cli.data.transforms import FULL, brightest, reason, to_rgb
 from pear_cli.errors import DataError
 from pear_cli.store import cache
 from pear_cli.system import progress, threads
+
+DIM = (FULL + 1) // 2
+"""Below it the largest value of images in 16 bits is not that of white: they hold fewer bits."""
 
 
 class Rows(Records):
@@ -59,7 +63,7 @@ class Rows(Records):
     def image(self, index: int) -> Image.Image:
         try:
             content = self.get(index)
-            return to_rgb(content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content)))
+            return to_rgb(_opened(content))
         except Exception as error:  # decoders and other people's readers raise anything
             raise DataError(
                 f"{self.name(index)} cannot be read: {reason(error)}; replace or remove it"
@@ -71,20 +75,46 @@ class Rows(Records):
         Args:
             step: called after each row.
         """
-        whole = hashlib.sha256()
+        whole, greys = hashlib.sha256(), list[int]()
         for label, row in zip(self.labels, threads.each(self._content, range(len(self))), strict=True):
-            whole.update(f"{label} {row}\n".encode())
+            whole.update(f"{label} {row.sha256}\n".encode())
+            greys += [] if row.grey is None else [row.grey]
             step()
+        if greys and max(greys) < DIM:
+            raise DataError(
+                f"{self.title}: {len(greys)} of {len(self)} images are grey of 16 bits with values up to "
+                f"{max(greys)}, and would be nearly black",
+                "save them as files: dataset=imagefolder finds their range, and dataset.grey_range sets it",
+            )
         return whole.hexdigest()
 
-    def _content(self, index: int) -> str:
+    def _content(self, index: int) -> "Content":
         try:
             held = self.get(index)
         except Exception as error:
             raise DataError(f"{self.name(index)} cannot be read: {reason(error)}") from None
+        grey = None
+        with suppress(Exception):  # whoever needs a damaged image names it, see `image`
+            grey = brightest(_opened(held))
         if isinstance(held, Image.Image):
             held = f"{held.mode} {held.size} ".encode() + held.tobytes()
-        return hashlib.sha256(held).hexdigest()
+        return Content(hashlib.sha256(held).hexdigest(), grey)
+
+
+class Content(NamedTuple):
+    """What a row holds.
+
+    Args:
+        sha256: of its image, in hex.
+        grey: the largest value of an image of more than 8 bits of grey; None for another one.
+    """
+
+    sha256: str
+    grey: int | None
+
+
+def _opened(content: bytes | Image.Image) -> Image.Image:
+    return content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
 
 
 @dataclass(frozen=True)
@@ -120,7 +150,7 @@ class RowDataset(Parted):
         return tuple(map(Path, cache.recall(self._key()).get("files", ())))
 
     def _key(self) -> str:
-        return digest(family=type(self).__name__, parts=self.part_names, **self.identity())
+        return digest(family=type(self).__name__, parts=self.part_names, grey="checked", **self.identity())
 
     def _facts(self) -> dict[str, Any]:
         return storage.recall(self._key()) or self._read()

@@ -151,9 +151,14 @@ def largest_grey(path: Path) -> int | None:
         return None
     try:
         with Image.open(path) as image:
-            return max(int(_array(image).max(initial=0)), 0) if is_deep(image) else None
+            return brightest(image)
     except Exception:  # whoever needs the image names it, see `read`
         return None
+
+
+def brightest(image: Image.Image) -> int | None:
+    """The largest value of an image of more than 8 bits of grey; None for another one."""
+    return max(int(_array(image).max(initial=0)), 0) if is_deep(image) else None
 
 
 def _is_grey(values: np.ndarray[Any, np.dtype[Any]]) -> bool:

@@ -215,3 +215,16 @@ def test_without_the_package_its_name_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"needs the package datasets.*pip install 'pear-cli\[hf\]'"):
         HuggingFace("mine", path="someone/thing").classes()
+
+
+@pytest.mark.parametrize(("white", "refused"), [(255, True), (4095, True), (65535, False)])
+def test_grey_of_16_bits_that_would_be_black_is_refused_with_the_remedy(folders, white, refused):
+    for place in folders.rglob("*.png"):
+        values = RANDOM.integers(0, white + 1, (8, 8), dtype=np.uint16)
+        values[0, 0] = white
+        Image.fromarray(values).save(place)
+    if refused:
+        with pytest.raises(DataError, match=rf"12 of 12 images are grey .* up to {white}, .*\n.*imagefolder"):
+            timm("folder", folders).fingerprint("test")
+    else:
+        check(timm("folder", folders, test_part="val"))
