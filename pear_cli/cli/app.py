@@ -130,6 +130,6 @@ def main() -> None:
     if code == 0:  # otherwise their launcher ends the others
         processes.team().dismiss()
     signals.ignore()  # all is done; to end Python takes torch a moment
-    if processes.launched():
+    if processes.launched() or "ray" in sys.modules:  # their threads may abort a Python that is taken down
         processes.leave(code)
     sys.exit(code)

@@ -3,7 +3,6 @@
 import io
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,11 +27,11 @@ from pear_cli.launch.guard import guarded
 from pear_cli.launch.jobs import KEEP_GOING, ROOT, JobFailed
 from pear_cli.launch.results import report
 from pear_cli.launch.sweep.multirun import Multirun, is_multirun
-from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current
+from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current, end_ray
 from pear_cli.launch.work import Record
 from pear_cli.store import gc
 from pear_cli.store.store import Store
-from pear_cli.system import progress, signals
+from pear_cli.system import progress
 from pear_cli.system.streams import PARENT, QUIET, complain, stdout_to_stderr, this_process, until_closed
 
 __all__ = ["Asked", "Folders", "complete", "composed", "launch", "presets"]
@@ -176,9 +175,6 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         under_way.kept = tuple(getattr(stop, "__notes__", ()))
         return INTERRUPTED
     except SystemExit as end:
-        if end.code == signal.SIGTERM:  # Ray has put a handler of its own in the place of pear's
-            signals.note(signal.SIGTERM)
-            return INTERRUPTED
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except JobFailed:
         return FAILED
@@ -186,6 +182,8 @@ def _carry_out(command: str, task: Task, overrides: Sequence[str], under_way: Un
         message = under_way.ledger.refusal(error) or explain(error, overrides)
         complain(command, message, traceback.format_exc())
         return USAGE if isinstance(error, OverrideParseException) else FAILED
+    finally:
+        end_ray()
     return DONE
 
 

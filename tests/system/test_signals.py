@@ -19,11 +19,16 @@ KINDS = {
     "basic": ("train", "-m", "seed=0,1"),
     "joblib": ("train", "-m", "seed=0,1,2", "hydra/launcher=pear_joblib", "hydra.launcher.n_jobs=2"),
     "processes": ("train", "runtime.processes=2"),
+    "ray": (
+        *("train", "-m", "seed=0,1,2", "hydra/launcher=pear_ray", "hydra.launcher.ray.remote.num_gpus=0"),
+        "+hydra.launcher.ray.init.num_cpus=2",
+    ),
 }
 CODES = {"INT": 130, "TERM": 143, "HUP": 129, "KILL": -signal.SIGKILL}
-SPAWNS = ("joblib", "processes")
+SPAWNS = ("joblib", "processes", "ray")
 KEPT = "kept: train up to epoch"
 MESSAGE = {"run": KEPT, "basic": "pear sweeps resume", "joblib": "pear sweeps resume", "processes": KEPT}
+MESSAGE["ray"] = MESSAGE["joblib"]
 
 
 def start(folder, words, ignored=()):
@@ -69,12 +74,15 @@ CASES = [
     pytest.param(kind, name, marks=() if (kind, name) in OFTEN else pytest.mark.slow)
     for kind in KINDS
     for name in CODES
+    if (kind, name) != ("ray", "KILL")  # its processes end when Ray itself finds out
 ]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_signal_ends_all_processes_of_a_command_and_the_same_command_resumes(kind, name, tmp_path):
-    words, together = (*KINDS[kind], *TINY), 2 if kind == "joblib" else 1
+    if kind == "ray":
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    words, together = (*KINDS[kind], *TINY), 2 if kind in ("joblib", "ray") else 1
     process = start(tmp_path, words)
     wait_for(lambda: len(workspaces(tmp_path)) == together and drafts(tmp_path), process)
     begun = workspaces(tmp_path)

@@ -1,7 +1,8 @@
 """A launch under way: what Hydra's callbacks tell it, and the locks that it holds."""
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from pear_cli.errors import PearError, StoreError
 from pear_cli.launch.sweep.ledger import Ledger
 from pear_cli.launch.sweep.watching import Watch
 from pear_cli.store import sweeps
 from pear_cli.store.sweeps import Sweep
-from pear_cli.system import progress
+from pear_cli.system import progress, signals
 
 FAILED = 1
 
@@ -109,6 +110,8 @@ class Folders(Callback):
             launch.refused = error
             raise SystemExit(FAILED) from error
         launch.ledger.open(config.hydra.sweep.dir, sweep=True)
+        if settings := config.hydra.launcher.get("ray"):
+            _start_ray(settings.init)
         launch.show()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -128,3 +131,20 @@ class Folders(Callback):
         job = kwargs["job_return"]
         if _current.get() is not None and job.status.name == "FAILED":
             raise SystemExit(FAILED)
+
+
+def _start_ray(settings: DictConfig) -> None:
+    """Start Ray before its launcher does, for it puts a handler of its own in the place of pear's."""
+    from hydra_plugins.hydra_ray_launcher._core import start_ray
+
+    with open_dict(settings):
+        settings.setdefault("object_store_memory", 78643200)  # as the launcher has it
+    start_ray(settings)
+    signals.install()
+
+
+def end_ray() -> None:
+    """End the processes of Ray, where it was started."""
+    if "ray" in sys.modules:
+        with suppress(Exception):
+            sys.modules["ray"].shutdown()
