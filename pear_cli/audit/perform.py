@@ -1,7 +1,6 @@
 """Perform an audit: a new model, the same at work, the same pruned."""
 
 import dataclasses
-import importlib.metadata
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from pear_cli.backbone import identity
 from pear_cli.errors import PearError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.model import model as models
-from pear_cli.model.description import Description
 from pear_cli.training import engine
 
 ROWS = len(AT_START) + 2 * len(AT_WORK) + 1
@@ -79,22 +77,13 @@ def new(experiment: Experiment) -> Subject:
     for parameter in backbones.head(model).parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else SPREAD
         parameter.data.copy_(torch.randn(parameter.shape, generator=noise) * spread)
-    prepared = experiment.dataset.preparation(size, models.stated(model))
-    description = Description(
+    description = models.describe(
+        model,
         backbone=experiment.backbone,
         weights=identity.weights_hash(experiment.backbone),
         method=experiment.method_node(),
+        dataset=experiment.dataset,
         classes=tuple(f"class {index}" for index in range(CLASSES)),
-        normalization=experiment.dataset.normalization,
-        size=size,
-        resize=prepared.resize,
-        crop_pct=prepared.crop_pct,
-        interpolation=prepared.interpolation,
-        owners=models.adaptation(model).owners(),
-        knowledge=None,
-        mask=None,
-        widths=None,
-        timm=importlib.metadata.version("timm"),
     )
     images = torch.randn(IMAGES, 3, size, size, generator=noise)
     return Subject(experiment, model.eval(), description, {}, images, noise)

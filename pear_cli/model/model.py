@@ -1,6 +1,7 @@
 """An adapted model: made new, described as data, and made again from its description."""
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from pear_cli.backbone import build as backbones
 from pear_cli.backbone.widths import Left, Widths
 from pear_cli.config.choices import KnowledgeKind
 from pear_cli.config.settings import Backbone, Knowledge
+from pear_cli.data.dataset import Dataset
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model.description import Description
 from pear_cli.pruning import knowledge
@@ -39,6 +41,44 @@ def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.
         if method.adapts(name):
             parameter.requires_grad_(True)
     return model
+
+
+def describe(
+    model: nn.Module,
+    *,
+    backbone: Backbone,
+    weights: str,
+    method: dict[str, Any],
+    dataset: Dataset,
+    classes: tuple[str, ...],
+    grey_range: int | None = None,
+) -> Description:
+    """The description of a dense model that `create` made.
+
+    Args:
+        weights: hash of the frozen weights.
+        method: its config node.
+        dataset: says how images become the model's input.
+        classes, grey_range: as `Description` has them.
+    """
+    prepared = dataset.preparation(input_size(model), stated(model))
+    return Description(
+        backbone=backbone,
+        weights=weights,
+        method=method,
+        classes=classes,
+        normalization=dataset.normalization,
+        size=prepared.size,
+        resize=prepared.resize,
+        crop_pct=prepared.crop_pct,
+        interpolation=prepared.interpolation,
+        owners=adaptation(model).owners(),
+        knowledge=None,
+        mask=None,
+        widths=None,
+        timm=importlib.metadata.version("timm"),
+        grey_range=grey_range,
+    )
 
 
 def whole(description: Description) -> nn.Module:
@@ -217,8 +257,6 @@ def probe(model: nn.Module, size: int) -> Tensor:
 
 def check_probe(model: nn.Module, description: Description, stored: Tensor) -> None:
     """Raise CorruptArtifact if the model answers the fixed batch otherwise than when it was stored."""
-    import importlib.metadata
-
     try:
         now = probe(model, description.size)
     except RuntimeError as failure:

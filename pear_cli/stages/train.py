@@ -1,6 +1,5 @@
 """Train: dense adaptation first, continual adaptation after sharing."""
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -144,25 +143,16 @@ def _dense_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:
     e = job.experiment
     classes = e.dataset.classes()
     model = models.create(e.backbone, e.method, len(classes), e.seed)
-    prepared = e.dataset.preparation(models.input_size(model), models.stated(model))
-    description = Description(
+    described = models.describe(
+        model,
         backbone=e.backbone,
         weights=job.step.backbone,
         method=e.method_node(),
+        dataset=e.dataset,
         classes=classes,
-        normalization=e.dataset.normalization,
-        size=prepared.size,
-        resize=prepared.resize,
-        crop_pct=prepared.crop_pct,
-        interpolation=prepared.interpolation,
-        owners=models.adaptation(model).owners(),
-        knowledge=None,
-        mask=None,
-        widths=None,
-        timm=importlib.metadata.version("timm"),
         grey_range=e.dataset.white(),
     )
-    return model, description, {}
+    return model, described, {}
 
 
 def _shared_start(job: Task) -> tuple[nn.Module, Description, dict[str, Tensor]]:
