@@ -201,3 +201,12 @@ def test_a_latency_of_a_busy_machine_says_so(fake, lines_of, costs, said):
     made = fake.publish("checkpoint", {}, accounting=costs)
     text = "\n".join(lines_of(print_artifact, made, fake.store))
     assert ("busy machine" in text) is said
+
+
+@pytest.mark.parametrize("value", [None, "many", [], True])
+def test_an_evaluation_without_numbers_is_shown_all_the_same(fake, lines_of, value):
+    metrics = {} if value is None else {"accuracy": value, "images": value}
+    made = fake.publish(
+        "eval", {"dataset": value, "seed": []}, metrics=metrics, accounting={"stored_bytes": value}
+    )
+    assert lines_of(print_artifact, made, fake.store)[0] == f"eval {made.key}"

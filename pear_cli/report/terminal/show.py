@@ -149,17 +149,23 @@ def _notes(lineage: Lineage) -> list[str]:
 
 def _first(lineage: Lineage) -> dict[str, dict[str, Any]]:
     """What a reader asks first: the data, the result, its size, and what differs from the defaults."""
-    metrics, costs = lineage.artifact.manifest["metrics"], lineage.artifact.manifest["accounting"]
+    metrics, costs = (_numbers(lineage.artifact.manifest[part]) for part in ("metrics", "accounting"))
     dataset = str(lineage.setting("dataset") or "unknown")
     found: dict[str, dict[str, Any]] = {"dataset": {dataset: _classes(lineage)}}
-    if lineage.artifact.stage == "eval":
-        found["accuracy"] = {"": f"{spelling.percent([metrics['accuracy']])} % on {metrics['images']} images"}
+    if "accuracy" in metrics:
+        images = f" on {spelling.number(metrics['images'])} images" if "images" in metrics else ""
+        found["accuracy"] = {"": f"{spelling.percent([metrics['accuracy']])} %{images}"}
     sizes = {"trained": "trainable_params", "stored": "stored_params"}
     known = {name: spelling.count(costs[cost]) for name, cost in sizes.items() if cost in costs}
     disk = {"on disk": spelling.size(costs["stored_bytes"])} if "stored_bytes" in costs else {}
     found["size"] = {**known, **disk}
     found["changed"] = {word: "" for word in repeat.overrides(lineage)} or {"nothing: all defaults": ""}
     return found
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the values of a manifest, which a stranger may have written."""
+    return {name: value for name, value in values.items() if type(value) in (int, float)}
 
 
 def _classes(lineage: Lineage) -> str:
@@ -175,10 +181,11 @@ def _classes(lineage: Lineage) -> str:
 
 def _busy(costs: Mapping[str, Any]) -> list[str]:
     """A note where a latency was measured beside other work."""
-    load, median, tail = (costs.get(f"latency_{name}") for name in ("load", "p50_ms", "p95_ms"))
-    if not (isinstance(median, int | float) and isinstance(tail, int | float) and median > 0):
+    known = _numbers(costs)
+    load, median, tail = (known.get(f"latency_{name}", 0.0) for name in ("load", "p50_ms", "p95_ms"))
+    if median <= 0:
         return []
-    loaded = isinstance(load, int | float) and load > BUSY_LOAD
+    loaded = load > BUSY_LOAD
     if not loaded and tail < BUSY_SPREAD * median:
         return []
     said = [f"a load of {load:.1f} a core"] if loaded else []
