@@ -64,7 +64,11 @@ class Shapes(Pinned):
         return Holding(None, "generated")
 
     def content(self, part: str) -> str:
-        return _content(cache.folder(), self.name, part, self.TABLE[self.name][part])
+        known = self.TABLE[self.name][part]
+        drawn = _content(cache.folder(), self.name, part, known)
+        if drawn != known.sha256:
+            _warn(cache.folder(), self.name)
+        return drawn
 
     def arrays(self, part: str) -> tuple[Pixels, Labels]:
         known, expected = self.TABLE[self.name][part], self.content(part)
@@ -98,12 +102,22 @@ def _content(folder: Path, name: str, part: str, known: Part) -> str:
             return known.sha256
         drawn = sha256(*generate(name, part, known.images))
         cache.remember(record, {"sha256": drawn})
-    if drawn != known.sha256:
-        progress.say(
-            f"{name} ({part}) is drawn differently here: SHA-256 {drawn[:16]}… instead of "
-            f"{known.sha256[:16]}… ({_versions()}); it is another dataset, with keys of its own"
-        )
     return str(drawn)
+
+
+@functools.cache
+def _warn(folder: Path, name: str) -> None:
+    """Say once of a dataset which of its parts are drawn differently here."""
+    parts = {part: (_content(folder, name, part, known), known) for part, known in Shapes.TABLE[name].items()}
+    differing = [
+        f"SHA-256 of {part} {drawn[:16]}… instead of {known.sha256[:16]}…"
+        for part, (drawn, known) in parts.items()
+        if drawn != known.sha256
+    ]
+    progress.say(
+        f"{name} is drawn differently here: {', '.join(differing)} ({_versions()}); "
+        "it is another dataset, with keys of its own"
+    )
 
 
 def _record(name: str, part: str, pinned: str) -> str:

@@ -134,9 +134,9 @@ def _has_wrong_exif(image: Image.Image) -> bool:
 def accept_large() -> None:
     """Let images pass in silence up to the limit: Pillow warns from half of it, and refuses above.
 
-    Its warnings of malformed EXIF data are silent too; `read` names the image.
+    Its warnings of metadata are silent too: they do not name the image, as `read` does.
     """
-    warnings.filterwarnings("ignore", message=".*EXIF", category=UserWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 

@@ -354,6 +354,20 @@ def test_two_unicode_spellings_of_a_class_are_one(photos):
     assert [label for _, label in dataset.listing("train800val200")] == [0] * 10 + [1] * 11
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"\x12\x01\x03\0\x02\0\0\0\x01\0\x01\0",  # two values where one is expected
+        b"\x0f\x01\x02\0\xff\xff\0\0\x1a\0\0\0",  # longer than the file
+    ],
+)
+def test_pillow_does_not_warn_of_metadata_without_naming_the_image(photos, recwarn, entry):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
+    Image.new("RGB", (4, 3)).save(photos / "train" / "cat" / "odd.jpg", exif=exif)
+    at_size(folder(photos), "train800val200", 4)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("exif", [b"Exif\0\0" + b"II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"])
 def test_malformed_exif_is_told_once_by_the_name_of_its_image(photos, said, recwarn, exif):
     Image.new("RGB", (4, 3)).save(photos / "train" / "cat" / "odd.jpg", exif=exif)

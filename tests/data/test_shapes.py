@@ -120,6 +120,16 @@ def test_fingerprints_follow_the_content_and_the_division_and_nothing_is_drawn_f
     assert not cache.folder().exists()
 
 
+def next_process():
+    shapes._content.cache_clear()
+    shapes._warn.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def own_process():
+    next_process()
+
+
 def inverted(pixels, labels):
     return 255 - pixels, labels
 
@@ -165,19 +175,23 @@ def test_pictures_come_from_the_cache_the_second_time(monkeypatch, said):
 
 def test_what_is_drawn_differently_is_another_dataset_and_said_once(monkeypatch, said):
     pinned = Shapes("shapes_count").fingerprint("train800val200")
-    content = Shapes("shapes_count").content("train")
+    content = {part: Shapes("shapes_count").content(part) for part in ("train", "test")}
     shapes._content.cache_clear()
     calls = []
     monkeypatch.setattr(shapes, "generate", lambda *of: calls.append(of) or inverted(*generate(*of)))
     other = Shapes("shapes_count")
     assert len({other.fingerprint("train800val200") for _ in range(2)} | {pinned}) == 2
-    assert len(calls) == 2
+    assert other.content("test") != content["test"]
+    assert len(calls) == 4  # a sample and all of it, for each part
     assert len(said) == 1
+    for part in ("train", "test"):
+        drawn = other.content(part)
+        assert f"SHA-256 of {part} {drawn[:16]}… instead of {content[part][:16]}…" in said[0]
+    assert f"(numpy {np.__version__}, Pillow " in said[0]
     drawn = other.content("train")
-    assert f"SHA-256 {drawn[:16]}… instead of {content[:16]}… (numpy {np.__version__}, Pillow " in said[0]
     assert sha256(*inverted(*generate("shapes_count", "train", 1000))) == drawn
     assert other.records("train800val200").pixels.shape == (1000, 32, 32, 3)
-    shapes._content.cache_clear()  # the next process
+    next_process()
     monkeypatch.setattr(shapes, "generate", None)
     assert other.fingerprint("train800val200") != pinned
     assert len(other.records("train800val200")) == 1000
@@ -198,7 +212,7 @@ def test_a_difference_that_the_sample_does_not_show_is_never_trained_on_under_th
     for _ in range(2):
         with pytest.raises(DataError, match=r"(?s)is drawn here with SHA-256 .*, not 679082.*\nrun again"):
             dataset.records("train800val200")
-    shapes._content.cache_clear()  # the next process
+    next_process()
     assert dataset.fingerprint("train800val200") != pinned
     assert dataset.fingerprint("test") == Shapes("shapes_count").fingerprint("test")
     assert len(dataset.records("train800val200")) == 1000
