@@ -150,6 +150,7 @@ class RowDataset(Parted):
         return tuple(map(Path, cache.recall(self._key()).get("files", ())))
 
     def _key(self) -> str:
+        # "grey": what was remembered before 16-bit grey was checked is read again
         return digest(family=type(self).__name__, parts=self.part_names, grey="checked", **self.identity())
 
     def _facts(self) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 Its tensors are the trained ones (`adapter.…`, `head.…`, `backbone.…`), the kept knowledge (`knowledge.…`)
 and the logits that prove a faithful copy (`probe.logits`). Its header holds texts: `pear_schema`;
-`description`, the content of model.json; `origin`, the manifest of the artifact; `about`, its
-dataset, epochs and accuracy; where it is known,
-`importance`, or, of channels and blocks, which may outnumber the tensors' values, `layers`: how many each has
-left, and had; and `sha256`, the hash of everything else. The hash finds damage; it does not say who made the
-file.
+`description`, the content of model.json; `origin`, the manifest of the artifact; `about`, its dataset, epochs
+and accuracy; where it is known, `importance`, or, of channels and blocks, which may outnumber the tensors'
+values, `layers`: how many each has left, and had; and `sha256`, the hash of everything else. The hash finds
+damage; it does not say who made the file.
 """
 
 import dataclasses
@@ -115,8 +114,8 @@ class SingleFile:
 
     def to_json(self) -> dict[str, Any]:
         """Where it comes from and what it describes."""
-        described = {"description": self.description, "origin": self.origin, "importance": self.importance}
-        return {"path": str(self.path), "sha256": self.texts["sha256"], **described, "layers": self.layers}
+        names = ("description", "origin", "about", "importance", "layers")
+        return {"path": str(self.path), "sha256": self.texts["sha256"]} | {n: getattr(self, n) for n in names}
 
     def _json(self, name: str) -> Any:
         try:

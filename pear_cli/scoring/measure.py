@@ -36,7 +36,7 @@ def calibration(split: Batches, config: Score) -> Calibration:
 
 
 def passes(model: nn.Module, config: Score) -> int:
-    """How often `measure` or `measure_layers` goes through the calibration data, counting the images aside.
+    """How often `measure` or `measure_layers` reads the calibration data, after it has counted the images.
 
     Args:
         model: the adapted model.

@@ -104,12 +104,12 @@ def _alone(step: Step, store: Store) -> Iterator[None]:
 def _make(
     step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact], output: Path | None
 ) -> Artifact:
-    from pear_cli.stages.job import Job
-
-    start, title = time.perf_counter(), experiment.dataset.title
     name = STAGES[step.stage]
     with nullcontext() if "torch" in sys.modules else progress.doing("importing torch and timm"):
+        from pear_cli.stages.job import Job
+
         stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
+    start, title = time.perf_counter(), experiment.dataset.title
     with store.draft(step.stage, step.key) as draft:
         job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key), output)
         result = stage(job)

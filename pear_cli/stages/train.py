@@ -40,7 +40,8 @@ def train(job: Job) -> Result:
 
         if watched is not None:
             progress.say(
-                f"{len(trainer.train)} images train, {len(watched)} of {SPOKEN[held_out]} choose the epoch"
+                f"training on {len(trainer.train)} images; "
+                f"{len(watched)} {SPOKEN[held_out]} images choose the epoch"
             )
         epochs = experiment.adaptation(job.step.round) if shared else range(experiment.dense_epochs)
         run = Resumable(job.workspace / "training.safetensors")

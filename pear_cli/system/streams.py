@@ -35,7 +35,7 @@ def printable_lines(text: str) -> str:
 
 
 def complain(command: str, message: object, trace: str = "") -> None:
-    """Say on stderr what is wrong, or must be known: `pear COMMAND: message`, on a terminal wrapped at words.
+    """Print an error or a warning to stderr: `pear COMMAND: message`; on a terminal it is wrapped at words.
 
     Args:
         trace: a traceback that stands before it if PEAR_TRACEBACK=1.

@@ -383,3 +383,15 @@ def test_a_split_without_an_image_is_refused(photos):
             (photos / "train" / name / f"{number}.png").unlink()
     with pytest.raises(DataError, match="val200 of photos has no image: too few"):
         at_size(folder(photos), "val200", 4)
+
+
+def test_the_name_of_the_folder_is_that_of_the_task_and_of_no_key(photos):
+    dataset = ImageFolder("mine", root=str(photos))
+    assert dataset.title == "mine"
+    unnamed = ImageFolder("imagefolder", root=str(photos))
+    assert unnamed.title == photos.name
+    before = dataset.fingerprint("test")
+    moved = photos.rename(photos.parent / "moved")
+    renamed = ImageFolder("imagefolder", root=str(moved))
+    assert renamed.title == "moved"
+    assert renamed.fingerprint("test") == before

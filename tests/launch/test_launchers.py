@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from pear_cli.launch.sweep.multirun import GPUS
-
 CONFIGS = Path(__file__).parent.parent / "configs"
 SWEEP = (
     *(sys.executable, "-m", "pear_cli", "run", "-m", "--config-dir", str(CONFIGS), "--json"),
@@ -136,12 +134,3 @@ def test_a_launcher_that_gives_up_leaves_jobs_that_were_not_run(tmp_path):
     found = ledger.records(jobs, complete=True)
     assert [record["error"].get("type") for record in found] == [None, NOT_RUN, NOT_RUN]
     assert len(ledger.records(jobs, complete=False)) == 0
-
-
-def test_ray_does_not_wait_for_a_gpu_that_this_machine_has_not(pear):
-    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
-    if any(Path(device).exists() for device in GPUS):
-        pytest.skip("this machine has a GPU")
-    said = pear("train", "-m", "hydra/launcher=pear_ray", "seed=0,1", "dataset=digits")
-    assert said.code == 1
-    assert "use hydra.launcher.ray.remote.num_gpus=0" in said.err

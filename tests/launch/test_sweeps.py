@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from pear_cli.config.node import config_dir
 from pear_cli.errors import ConfigError, DataError, StoreError
 from pear_cli.launch.composing import compositions, grid
+from pear_cli.launch.sweep import multirun as multirun_module
 from pear_cli.launch.sweep.multirun import JOBLIB, Multirun
 from pear_cli.store import sweeps
 from pear_cli.store.sweeps import BOOK, LOCK, Sweep
@@ -315,3 +316,25 @@ def test_a_sweep_that_stops_before_its_first_job_gives_no_hint_to_resume(pear, q
     assert said.code == 1
     assert 'no share "nosuch"' in said.err
     assert "pear sweeps resume" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("launcher", "gpu", "refused"),
+    [
+        ({"ray": {"init": {}, "remote": {"num_gpus": 1}}}, False, True),
+        ({"ray": {"init": {}, "remote": {"num_gpus": 1}}}, True, False),
+        ({"ray": {"init": {}, "remote": {"num_gpus": 0}}}, False, False),
+        ({"ray": {"init": {"address": "auto"}, "remote": {"num_gpus": 1}}}, False, False),
+        ({"n_jobs": 2}, False, False),
+    ],
+)
+def test_jobs_on_ray_do_not_wait_for_a_gpu_that_no_machine_has(launcher, gpu, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(multirun_module, "GPUS", (str(tmp_path if gpu else tmp_path / "none"),))
+    sweep = Multirun("train", (), OmegaConf.create({"hydra": {"launcher": launcher}}))
+    if refused:
+        with pytest.raises(
+            ConfigError, match=r"num_gpus = 1: .* use hydra\.launcher\.ray\.remote\.num_gpus=0"
+        ):
+            sweep.check()
+    else:
+        sweep.check()

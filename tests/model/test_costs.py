@@ -9,6 +9,7 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.method import Method
 from pear_cli.adapters.neat import NEAT
 from pear_cli.model import costs
+from pear_cli.training.devices import Device
 
 TOKENS, WIDTH, DEPTH, RANK = 5, 16, 2, 3
 SLOTS = ("attn.q", "attn.v")
@@ -35,3 +36,11 @@ def test_counting_leaves_no_hook_behind() -> None:
     costs.macs_per_image(model, 16)
     assert isinstance(model.adaptation, Adaptation)
     assert not any(position._forward_pre_hooks for position in model.adaptation.each())
+
+
+def test_a_latency_has_the_load_that_it_was_measured_under(monkeypatch) -> None:
+    monkeypatch.setattr(costs.os, "getloadavg", lambda: (6.0, 0.0, 0.0))
+    monkeypatch.setattr(costs, "cores", lambda: 2)
+    found = costs.latency(torch.nn.Flatten(), 4, Device(torch.device("cpu"), torch.float32))
+    assert found["latency_load"] == 3.0
+    assert 0 < found["latency_p50_ms"] <= found["latency_p95_ms"]

@@ -27,9 +27,11 @@ class Faker:
         self.count = 0
 
     def publish(
-        self, stage, config, inputs=None, metrics=None, accounting=None, files=None, weights="a" * 64
-    ):
+        self, stage, config, inputs=None, metrics=None, accounting=None, files=None, weights="a" * 64,
+        environment=None,
+    ):  # fmt: skip
         self.count += 1
+        known = {"torch": "2", "weights": weights, "data": {"train800val200": "d" * 64}}
         key = hashlib.sha256(str(self.count).encode()).hexdigest()[:32]
         with self.store.draft(stage, key) as draft:
             for name, content in (files or {}).items():
@@ -40,7 +42,7 @@ class Faker:
                 metrics=metrics or {},
                 accounting=accounting or {},
                 seconds=2.0,
-                environment={"torch": "2", "weights": weights, "data": {"train800val200": "d" * 64}},
+                environment=known | (environment or {}),
             )
 
     def experiment(

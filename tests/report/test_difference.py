@@ -54,3 +54,12 @@ def test_equal_numbers_round_alike_and_counts_are_in_groups(fake, lines_of):
     found = replace(between(one["eval"], two["eval"], fake.store), measured={"stored_bytes": (104448, 4448)})
     lines = lines_of(print_difference, found)
     assert any("104 448" in line and "4 448" in line and "-100 000" in line for line in lines)
+
+
+def test_results_on_other_images_are_shown_beside_each_other_without_a_difference(fake, lines_of):
+    one, two = fake.experiment(accuracy=0.9), fake.experiment(accuracy=0.8)
+    found = between(one["eval"], two["eval"], fake.store)
+    assert not found.of_other_images
+    assert any("accuracy" in line and "-0.1" in line for line in lines_of(print_difference, found))
+    lines = lines_of(print_difference, replace(found, of_other_images=True))
+    assert any(line.split() == ["accuracy", "0.9", "0.8"] for line in lines)

@@ -379,3 +379,20 @@ def test_a_method_that_is_none_is_told_with_the_words_that_are(fake, bottlenecks
     told = r'method = "houlsbi" is unknown; did you mean "houlsby"\? use adaptformer,'
     with pytest.raises(ConfigError, match=told):
         rows(fake.store, ["method=houlsbi"])
+
+
+def test_a_line_of_several_seeds_has_them_all_and_the_number_of_further_keys(fake, lines_of):
+    made = [fake.experiment(seed=seed)["eval"] for seed in (0, 1, 2, 7)]
+    lines = lines_of(print_listing, [row(artifact, fake.store) for artifact in made])
+    assert lines[1].split()[:3] == ["eval", made[-1].key[:8], "+3"]
+    assert "0-2,7" in lines[1].split()
+    assert any(line.startswith("+n: ") for line in lines)
+    one = lines_of(print_listing, [row(made[0], fake.store)])
+    assert not any("+" in line for line in one)
+
+
+def test_a_task_in_a_folder_is_named_after_it(fake):
+    made = fake.publish("train", {"dataset": {"name": "imagefolder"}}, environment={"task": "cats"})
+    assert row(made, fake.store).value("dataset") == "cats"
+    plain = fake.publish("train", {"dataset": {"name": "imagefolder"}})
+    assert row(plain, fake.store).value("dataset") == "imagefolder"

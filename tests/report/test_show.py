@@ -116,7 +116,7 @@ def test_show_tells_what_costs_are_of(fake, lines_of):
     text = "\n".join(lines_of(print_artifact, made, fake.store, width=80, everything=True))
     for said in ("as the network runs", "adapters beside the weights", "before channels were pruned"):
         assert said in text
-    assert max(len(line) for line in text.splitlines()[2:] if not line.startswith("again")) <= 80
+    assert max(len(line) for line in text.splitlines()[2:] if not line.startswith("repeat with")) <= 80
 
 
 def test_a_learning_curve_is_at_most_a_dozen_epochs_and_the_one_that_was_kept(fake, lines_of):
@@ -184,8 +184,8 @@ def test_show_begins_with_the_data_the_result_and_the_command(fake, lines_of):
     made = fake.experiment()["eval"]
     lines = lines_of(print_artifact, made, fake.store)
     titles = [line.split()[0] for line in lines[3:8]]
-    assert titles == ["dataset", "accuracy", "size", "changed", "again"]
-    assert any(line.split()[:3] == ["again", "pear", "run"] for line in lines)
+    assert titles == ["dataset", "accuracy", "size", "changed", "repeat"]
+    assert any(line.split()[:4] == ["repeat", "with", "pear", "run"] for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_the_stages_of_a_job_fit_the_terminal(fake, lines_of, width):
 
 def whole(line, artifact):
     """Whether a line stays whole, so that it can be copied: a path, or a command."""
-    return str(artifact.path) in line or line.startswith("again ")
+    return str(artifact.path) in line or line.startswith("repeat with")
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -1,6 +1,8 @@
 """The six stages on a tiny model: what holds between one stage and the next."""
 
 import itertools
+import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
 from pear_cli.stages import perform as performing
 from pear_cli.stages.perform import perform, perform_all
+from pear_cli.system import progress
 from pear_cli.training.engine import Trainer
 
 
@@ -199,8 +202,12 @@ def test_a_missing_stage_is_named_with_the_command_that_makes_it(make, store):
         perform("eval", make(), store)
 
 
-def test_validation_selects_the_earliest_best_epoch_and_the_oracle_is_labelled(make, store):
+def test_validation_selects_the_earliest_best_epoch_and_the_oracle_is_labelled(make, store, capsys):
     history = perform("train", make(select="val", optim__epochs=4), store).artifact
+    said = capsys.readouterr().err
+    assert "training on 800 images; 200 validation images choose the epoch" in said
+    assert re.search(r"accuracy train 0\.\d+ validation 0\.\d+", said)
+    assert "val200" not in said
     scores = [record["val200_accuracy"] for record in history.json("history")]
     assert history.manifest["metrics"]["selected_epoch"] == scores.index(max(scores)) + 1
     oracle = perform_all(make(select="test_oracle"), store)[-1].artifact
@@ -425,3 +432,10 @@ def test_what_the_reader_must_know_is_said_while_it_runs(make, store, capsys):
     said = capsys.readouterr().err
     assert "has Kendall's τ" not in said  # of a single unit there is no ranking
     assert "every group keeps one" in said
+
+
+def test_what_a_stage_does_before_its_first_image_is_said(make, store, monkeypatch):
+    said = []
+    monkeypatch.setattr(progress, "doing", lambda title, *_, **__: said.append(title) or nullcontext())
+    perform("train", make(), store)
+    assert said[-2:] == ["building vit_tiny_patch16_224", "reading train and validation of digits"]

@@ -22,6 +22,8 @@ def test_a_run_shows_its_stages_and_leaves_the_closing_table(terminal):
     shown = "\n".join(ran.frames)
     assert re.search(r"^run +\S+  stage [1-6] of 6", shown, re.M)
     assert re.search(r"^train +━*·*  \d/3 +.*left  loss \d\.\d+ accuracy \d\.\d+  \d+ images/s", shown, re.M)
+    assert re.search(r"^importing torch and timm +\d", shown, re.M)
+    assert re.search(r"^score +━*·*  \d+/\d+", shown, re.M)
     assert "\x1b" not in written(ran.lines)
     left = written(ran.lines)
     for stage in ("train", "score", "prune-share", "checkpoint", "adapt", "eval"):

@@ -26,7 +26,7 @@ MEASURED = ("run", "train", "eval")
 
 
 GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""Devices of which one is there where there is a GPU: of NVIDIA, of AMD, below Windows."""
+"""One of these exists where there is a GPU: NVIDIA's, AMD's, or that of Windows seen from Linux."""
 
 SETS = ("experiment=", "benchmark=")
 """Begin the choice of presets that may make a sweep of any command, as the tasks of a benchmark do."""
@@ -67,16 +67,15 @@ class Multirun:
             return None
 
     def check(self) -> None:
-        """Refuse what could never end or has nothing to go by, before any job runs.
+        """Refuse a sweep that would never end, or whose sweeper has nothing to go by, before any job runs.
 
         Raises:
             ConfigError: jobs that would wait for a GPU for ever, or a sweeper whose jobs do not measure
                 accuracy on val200; the test set is never optimised.
         """
-        ray = self.config.hydra.launcher.get("ray") or {}
         wanted = OmegaConf.select(self.config, "hydra.launcher.ray.remote.num_gpus") or 0
         alone = not OmegaConf.select(self.config, "hydra.launcher.ray.init.address")
-        if ray and wanted and alone and not any(Path(device).exists() for device in GPUS):
+        if wanted and alone and not any(Path(device).exists() for device in GPUS):
             raise ConfigError(
                 f"hydra.launcher.ray.remote.num_gpus = {wanted}: this machine has no GPU, and Ray would wait "
                 "for one for ever; use hydra.launcher.ray.remote.num_gpus=0"

@@ -87,7 +87,7 @@ class Line:
 
     @property
     def difference(self) -> Estimate | None:
-        """Accuracy less that of the baseline, over the seeds that both have; None of other images."""
+        """Accuracy less that of the baseline, over the seeds that both have; None on other images."""
         if self.baseline is None or self.is_baseline or self.of_other_images:
             return None
         theirs = _by_seed(self.baseline)
@@ -114,7 +114,7 @@ class Line:
 
     @property
     def noise(self) -> float:
-        """Two standard errors of the accuracy of one seed, as far as the size of the test set decides it.
+        """Two binomial standard errors of the accuracy of one seed: what a test set of this size leaves open.
 
         2 · √(p(1 - p) / n)        p: accuracy, n: images; 0 where these are not known
         """

@@ -46,7 +46,7 @@ class Difference:
         settings, measured, environment: what is not equal, by name.
         apart: in words, what of the protocol keeps them from being compared.
         agreement: of two evaluations on the same images.
-        of_other_images: whether they have seen other images, so that no result is taken from the other.
+        of_other_images: whether they have seen different images; their results are not subtracted then.
     """
 
     names: tuple[str, str]

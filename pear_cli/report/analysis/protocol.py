@@ -44,7 +44,7 @@ def differences(protocols: Iterable[Protocol]) -> dict[str, tuple[str, ...]]:
 
 
 def of_other_images(protocols: Iterable[Protocol]) -> bool:
-    """Whether evaluations were made on, or trained on, other images: then no number is taken from another."""
+    """Whether these evaluations saw different images, in training or test; they are not subtracted then."""
     return any(name == "dataset" or name.startswith("data.") for name in differences(protocols))
 
 

@@ -154,7 +154,7 @@ def _chart(
 
 
 def _accuracy(records: Sequence[dict[str, Any]]) -> Spec:
-    """The axis of accuracy: at least as wide as what one seed on this test set leaves open."""
+    """The axis of accuracy: it spans at least two standard errors of the test set around every point."""
     floor = min((record["floor"] for record in records), default=0)
     roof = max((record["roof"] for record in records), default=100)
     domain = {"domain": [floor, roof]} if floor < roof else {}

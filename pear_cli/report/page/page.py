@@ -91,7 +91,7 @@ def _tradeoffs(lines: Sequence[Line], dataset: str) -> list[Drawn]:
     here = [line for line in lines if line.dataset == dataset]
     size = "Accuracy and stored bytes. Dashed: the Pareto front (no smaller model is more accurate)."
     ratio = "Accuracy and the share of pruned units."
-    bars = " Bars: 95% t-intervals over seeds; of one seed, ± 2 standard errors of the test set."
+    bars = " Bars: the 95% t-interval over seeds; for a single seed, ± 2 standard errors of the test set."
     size, ratio = size + bars, ratio + bars
     levels = len(frontier.compared(here))
     if levels > frontier.LEVELS:

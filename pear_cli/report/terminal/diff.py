@@ -9,7 +9,7 @@ from pear_cli.report.terminal import layout
 from pear_cli.report.terminal.layout import Column
 
 RESULTS = ("accuracy", "mean_per_class_accuracy", "loss")
-"""What depends on the images that were seen."""
+"""Ends of the names of results, which depend on the images."""
 
 
 def print_difference(found: Difference, console: Console) -> None:

@@ -12,7 +12,7 @@ from pear_cli.export import single_file
 from pear_cli.report import spelling
 from pear_cli.report.analysis.pruned import Channels, Pruned, from_description
 from pear_cli.report.terminal import layout
-from pear_cli.report.terminal.show import print_drawing, sections
+from pear_cli.report.terminal.show import classes_of, print_drawing, sections
 from pear_cli.scoring.importance import Importance
 
 PREPARED = ("size", "resize", "crop_pct", "interpolation", "normalization")
@@ -54,13 +54,10 @@ def _first(
 ) -> dict[str, Mapping[str, Any]]:
     """What a reader wants to know first: the data, the result, and how long it was trained."""
     metrics = {**_mapping(origin.get("metrics")), **about}
-    classes = description.get("classes")
-    names = [spelling.printable(str(name)) for name in classes] if isinstance(classes, list) else []
-    some = ", ".join(names[:3]) + (", …" if names[3:] else "")
     backbone, method = _mapping(description.get("backbone")), _mapping(description.get("method"))
     name = method_name(method.get("_target_"))
     found: dict[str, Mapping[str, Any]] = {
-        "dataset": {spelling.value(about.get("dataset") or "unknown"): f"({len(names)} classes: {some})"},
+        "dataset": {spelling.value(about.get("dataset") or "unknown"): classes_of(description)},
         "model": {spelling.value(name or "unknown"): f"on {backbone.get('name')}"},
     }
     kept = ("accuracy", "train_accuracy", "val200_accuracy", "test_accuracy", "epochs")

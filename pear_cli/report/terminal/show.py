@@ -100,7 +100,7 @@ def summary(lineage: Lineage, width: int | None = None, *, everything: bool = Fa
         *layout.paragraph(f"{label}; {made}", width),
     ]
     lines += sections(_first(lineage), width)
-    lines += layout.listed("again", [repeat.command(lineage, Row(lineage).kind)], None, INDENT)
+    lines += layout.listed("repeat with", [repeat.command(lineage, Row(lineage).kind)], None, INDENT)
     lines += (
         sections(
             {
@@ -171,11 +171,15 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def _classes(lineage: Lineage) -> str:
     """How many classes a model tells apart, and the first of them."""
     holder = next((a for a in reversed(lineage.all) if "model.json" in a.manifest["files"]), None)
-    described = holder.json("model") if holder is not None else None
-    classes = described.get("classes") if isinstance(described, Mapping) else None
+    return classes_of(holder.json("model")) if holder is not None else ""
+
+
+def classes_of(description: object) -> str:
+    """How many classes a description of a model names, and the first of them."""
+    classes = description.get("classes") if isinstance(description, Mapping) else None
     if not isinstance(classes, list):
         return ""
-    some = ", ".join(map(str, classes[:3])) + (", …" if classes[3:] else "")
+    some = ", ".join(spelling.printable(str(name)) for name in classes[:3]) + (", …" if classes[3:] else "")
     return f"({len(classes)} classes: {some})"
 
 

@@ -16,7 +16,7 @@ from pear_cli.report.terminal.layout import Column, Note
 from pear_cli.store.canonical import canonical
 
 FASTER = "faster: on 64 images, as measured, of what the multiply-accumulates promise"
-SEVERAL = "+1: another seed has a key of its own; pear ls seed=0 shows that of one"
+SEVERAL = "+n: the keys of n further seeds; pear ls seed=0 shows the key of one seed"
 SHARING = "sharing saves storage and trained parameters, not multiply-accumulates"
 
 MOST = 3
