@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pear_cli.adapters.adapter import Adapter, Position
 from pear_cli.adapters.method import Method
+from pear_cli.backbone import batch_norm
 from pear_cli.backbone.sites import find, heads_reader
 from pear_cli.backbone.widths import Left, Side, Widths
 from pear_cli.errors import ConfigError, TrainingError
@@ -20,12 +22,16 @@ Owners = Mapping[str, str | None]
 class Adaptation(nn.Module):
     """All that a method adds to one frozen backbone.
 
-    A new adaptation has an adapter of its own at every site. Sharing replaces owners; a shared adapter
-    stays one object, which serves at several positions.
+    A new adaptation has an adapter of its own at every site, and does nothing before `attach`. Sharing
+    replaces owners; a shared adapter stays one object, which serves at several positions.
 
     Args:
-        model: a frozen timm model; it gets this adaptation as its submodule `adaptation`.
+        model: a frozen timm model.
         method: what to attach, and where.
+
+    Attributes:
+        hosts: the modules of the model that are adapted.
+        record: what else is known of the adapted model; who made it knows what.
     """
 
     def __init__(self, model: nn.Module, method: Method) -> None:
@@ -49,8 +55,31 @@ class Adaptation(nn.Module):
             banks = {name: self._bank(name, *bank) for name, bank in method.banks(site).items()}
             adapter = Adapter(method, site, banks)
             self.positions[_key(site.name)] = Position(site, model.get_submodule(site.module), adapter)
-        self.hosts = [Host(model, path, self.at(*names)) for path, names in self._by_module().items()]
+        self.hosts = [Host(*path, self.at(*names)) for path, names in self._by_module().items()]
+        self.handles: list[RemovableHandle] = []
+        self.still: list[nn.Module] = []
+        self.record: object = None
+
+    def attach(self, model: nn.Module) -> "Adaptation":
+        """Let the adapters work in a model, which gets this adaptation as its submodule `adaptation`."""
+        for host in self.hosts:
+            self.handles += host.attach(model)
+        self.still = [] if batch_norm.learns(model) else list(batch_norm.norms(model).values())
         model.add_module("adaptation", self)
+        return self.train(model.training)
+
+    def detach(self, model: nn.Module) -> None:
+        """Take the adapters and their hooks from a model again; other hooks stay."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles, self.still = [], []
+        del model.adaptation
+
+    def train(self, mode: bool = True) -> "Adaptation":
+        """As of any module; and of the model that it is attached to, frozen BatchNorms stay in eval mode."""
+        for norm in self.still:
+            norm.eval()
+        return super().train(mode)
 
     def _bank(self, name: str, bank: str, shape: tuple[int, ...]) -> nn.Parameter:
         """The bank of that name; a new one where there is none yet."""
@@ -96,6 +125,13 @@ class Adaptation(nn.Module):
         for position in self.each():
             home = owners[position.site.name]
             position.owner = None if home is None else adapters[home]
+        used = self._used()
+        for name in [name for name, bank in self.banks.items() if id(bank) not in used]:
+            del self.banks[name]
+
+    def _used(self) -> set[int]:
+        """The banks that some adapter holds, by `id`."""
+        return {id(bank) for adapter in self.adapters().values() for bank in adapter.banks.values()}
 
     def keep(self, knowledge: Mapping[str, Adapter], beta: float, learn: bool) -> None:
         """Add what the pruned adapters knew at the sites of `knowledge`, weighted by `beta`."""
@@ -130,7 +166,7 @@ class Adaptation(nn.Module):
         name = f"silent/{_key(attention)}"
         self.register_buffer(name, mask.flatten(), persistent=False)
         self.silent[attention] = tuple(heads)
-        reader.register_forward_pre_hook(partial(self._mask, name))
+        self.handles.append(reader.register_forward_pre_hook(partial(self._mask, name)))
 
     def _mask(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0] * self.get_buffer(name), *args[1:])
@@ -149,7 +185,7 @@ class Adaptation(nn.Module):
 
         They are named `<home site>.<parameter>`, `bank.<bank>`, and, where it is learned, `<site>.beta`.
         """
-        used = {id(bank) for adapter in self.adapters().values() for bank in adapter.banks.values()}
+        used = self._used()
         banks = {f"bank.{n.replace('/', '.')}": b for n, b in self.banks.items() if id(b) in used}
         named = {f"{h}.{n}": p for h, a in self.adapters().items() for n, p in a.named_parameters()}
         betas = {f"{p.site.name}.beta": p.beta for p in self.each() if isinstance(p.beta, nn.Parameter)}
@@ -164,7 +200,7 @@ class Adaptation(nn.Module):
             size: side of its input, in pixels.
         """
         model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-        silent = [host.path for host in self.hosts if not host.calls]
+        silent = [host.path for host in self.hosts if not host.called]
         if silent:
             raise TrainingError(
                 f"the model never calls {silent[0]}"
@@ -181,24 +217,33 @@ class Host:
     more than the low-rank products.
     """
 
-    def __init__(self, model: nn.Module, path: tuple[str, str], positions: list[Position]) -> None:
-        self.path, self.reads = path
+    def __init__(self, path: str, reads: str, positions: list[Position]) -> None:
+        self.path, self.reads = path, reads
         self.positions = positions
-        self.calls = 0
+        self.called = False
         self._read: Tensor | None = None
+
+    def attach(self, model: nn.Module) -> list[RemovableHandle]:
+        """Hook it into a model."""
+        handles = [model.get_submodule(self.path).register_forward_hook(self._hook)]
         if self.reads:
-            model.get_submodule(self.reads).register_forward_pre_hook(self._remember)
-        model.get_submodule(self.path).register_forward_hook(self._add)
+            handles.append(model.get_submodule(self.reads).register_forward_pre_hook(self._remember))
+        return handles
 
     def _remember(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._read = args[0]
 
-    def _add(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        self.calls += 1
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        if not self.called:  # a flag, and set once: torch.compile compiles anew for each value that it sees
+            self.called = True
         x = args[0]
         if self.reads:
             x, self._read = self._read, None
-        products = self._products()
+        return self.add(x, out)
+
+    def add(self, x: Tensor, out: Tensor) -> Tensor:
+        """The module's output with all updates: what they read (B, N, C_in), and (B, N, C_out)."""
+        products = self.products()
         if products is not None:
             return _add_products(products, x, out)
         for position in self.positions:
@@ -211,7 +256,7 @@ class Host:
                 out = out + nn.functional.pad(update, (before, after))
         return out
 
-    def _products(self) -> "list[Product] | None":
+    def products(self) -> "list[Product] | None":
         """The updates at work here as low-rank products; None where one is not, or is being watched."""
         products = []
         for position in self.positions:

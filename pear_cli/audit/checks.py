@@ -19,7 +19,6 @@ from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.units import units_at_work
 from pear_cli.stages.score import layers
 from pear_cli.store.canonical import plain
-from pear_cli.training import engine
 
 EXACT, FAITHFUL, NEAR = 1e-6, 1e-4, 1e-2  # of max |Δlogit| / max(1, |logit|)
 
@@ -45,7 +44,7 @@ def called(subject: Subject) -> Finding:
     if not hosts:
         return Finding(Verdict.none, None, f"{subject.method} has no adapters")
     for host in hosts:
-        host.calls = 0
+        host.called = False
     subject.adaptation.check_called_by(subject.model, subject.description.size)
     return Finding(Verdict.ok, len(sites), f"sites are called, at {len(hosts)} modules")
 
@@ -111,7 +110,7 @@ def _without_gradient(subject: Subject) -> list[str]:
     What a model gathers in training may stand for a parameter in eval mode. Dropout in adapters is off.
     """
     trained = models.trained(subject.model)
-    engine.train_mode(subject.model)
+    subject.model.train()
     for adapter in subject.adaptation.adapters().values():
         adapter.dropout.eval()
     with torch.random.fork_rng(devices=[]):

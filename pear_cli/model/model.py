@@ -34,13 +34,26 @@ def create(config: Backbone, method: Method, num_classes: int, seed: int) -> nn.
         seed: of the adapters' initial values.
     """
     model = backbones.build(config, num_classes)
-    with torch.random.fork_rng(devices=[]), backbones.bounded(f"{config.name} with its adapters"):
+    with backbones.bounded(f"{config.name} with its adapters"):
+        adapt(model, method, seed)
+    return model
+
+
+def adapt(model: nn.Module, method: Method, seed: int) -> Adaptation:
+    """Attach new adapters to a frozen backbone, in place, and let train what the method trains of it.
+
+    Args:
+        model: it gets the adapters as its submodule `adaptation`, on its device.
+        method: what to attach.
+        seed: of the adapters' initial values.
+    """
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "adapters"))
-        Adaptation(model, method)
+        new = Adaptation(model, method)
     for name, parameter in model.named_parameters():
         if method.adapts(name):
             parameter.requires_grad_(True)
-    return model
+    return new.to(next(model.parameters()).device).attach(model)
 
 
 def describe(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pear_cli.backbone import batch_norm
 from pear_cli.config.choices import Augment, SharedGrad
 from pear_cli.config.settings import Optim
 from pear_cli.data.augment import Mixup, augmentation
@@ -102,7 +101,7 @@ class Trainer:
             TrainingError: a loss that is not finite; parameters are left as the last good update made them.
         """
         torch.manual_seed(self._of("noise", epoch))
-        train_mode(self.model)
+        self.model.train()
         shuffle = torch.Generator().manual_seed(self._of("order", epoch))
         order = torch.randperm(len(self.train), generator=shuffle)
         indices = torch.split(order, self.optim.batch_size)
@@ -226,14 +225,6 @@ class Trainer:
             if known:
                 where = {k: v.to(parameter.device).clone() for k, v in known.items()}
                 self.optimizer.state[parameter] = where | {"step": known["step"].clone()}
-
-
-def train_mode(model: nn.Module) -> None:
-    """Let a model train: dropout and drop-path are on; BatchNorms only where they are to learn."""
-    model.train()
-    if not batch_norm.learns(model):
-        for norm in batch_norm.norms(model).values():
-            norm.eval()
 
 
 def updates_per_epoch(images: int, optim: Optim) -> int:

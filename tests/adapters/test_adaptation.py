@@ -182,7 +182,7 @@ def test_a_model_that_goes_past_an_adapted_module_is_refused():
             )
 
     model = Past()
-    adaptation = Adaptation(model, dataclasses.replace(LORA, slots=("attn.qkv",)))
+    adaptation = Adaptation(model, dataclasses.replace(LORA, slots=("attn.qkv",))).attach(model)
     with pytest.raises(TrainingError, match=r"never calls block\.attn\.qkv"):
         adaptation.check_called_by(model, 16)
 

@@ -126,7 +126,7 @@ def test_it_reads_what_the_projection_puts_out_where_that_is_of_another_width():
 
     model, x = Narrow(), torch.randn(2, 4, 10)
     base = model(x)
-    adaptation = Adaptation(model, bottleneck(slots=("attn.proj",), activation=Activation.relu))
+    adaptation = Adaptation(model, bottleneck(slots=("attn.proj",), activation=Activation.relu)).attach(model)
     (adapter,) = adaptation.adapters().values()
     assert {n: tuple(t.shape) for n, t in adapter.tensors().items()} == {
         "down": (3, 6),
@@ -143,7 +143,7 @@ def test_it_attaches_to_windowed_attention_and_feature_maps():
     model = timm.create_model("swin_tiny_patch4_window7_224", **args, window_size=4).eval()
     images = torch.randn(1, 3, 32, 32)
     before = model(images)
-    adaptation = Adaptation(model, bottleneck())
+    adaptation = Adaptation(model, bottleneck()).attach(model)
     assert torch.equal(model(images), before)
     adaptation.check_called_by(model, 32)
     for adapter in adaptation.adapters().values():

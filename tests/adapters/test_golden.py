@@ -61,7 +61,7 @@ def test_lora_on_q_and_v_of_a_fused_qkv_matches_the_golden_vectors(case):
     method = LoRA(
         lr=1, rank=int(config["rank"]), scale=config["scale"], dropout=0.1, slots=("attn.q", "attn.v")
     )
-    adaptation = Adaptation(model, method).eval()
+    adaptation = Adaptation(model, method).attach(model).eval()
     fill(
         adaptation,
         attn_q__down=t["down_q"],
@@ -80,7 +80,7 @@ def test_adaptformer_matches_the_golden_vectors(case):
     method = AdaptFormer(
         lr=1, rank=int(config["dim"]), scale=config["scale"], dropout=0.1, bias=False, slots=("mlp",)
     )
-    adaptation = Adaptation(model, method).eval()
+    adaptation = Adaptation(model, method).attach(model).eval()
     fill(adaptation, mlp__down=t["down"], mlp__up=t["up"])
     torch.testing.assert_close(model(t["x"]), t["y"], atol=1e-5, rtol=0)
 
@@ -103,7 +103,7 @@ def test_lily_matches_the_golden_vectors(case, slot):
         router_stats=RouterStats.batch,
         slots=(slot,),
     )
-    adaptation = Adaptation(model, method).eval()
+    adaptation = Adaptation(model, method).attach(model).eval()
     (position,) = adaptation.each()
     fill(adaptation, **{f"{slot.replace('.', '_')}__router": t["router"]} if "router" in t else {})
     position.owner.banks["lp"].data.copy_(t["lp"])
@@ -122,7 +122,7 @@ def test_neat_matches_the_golden_vectors(case, slot):
     method = NEAT(
         lr=1, rank=int(config["dim"]), depth=int(config["depth"]), scale=0.5, dropout=0.1, slots=(slot,)
     )
-    adaptation = Adaptation(model, method)
+    adaptation = Adaptation(model, method).attach(model)
     (position,) = adaptation.eval().each()
     rows = slice(*position.site.rows) if position.site.rows else slice(None)
     host.weight.data[rows] = t["weight"]
@@ -163,7 +163,7 @@ def test_spa_at_a_convolution_matches_the_golden_vectors(case, names):
     model = OneBlock(8, 2, 1)
     model.block = OneLayer(layer)
     fill(
-        Adaptation(model, method),
+        Adaptation(model, method).attach(model),
         **{f"conv1__{ours}": t[theirs] for ours, theirs in names.items()},
         conv1__bias=torch.zeros(c_out),
     )

@@ -31,7 +31,7 @@ def adapted(case: int, method: type[SPLoRA] | type[SPPaRA]) -> tuple[nn.Module, 
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=4, **args).eval().requires_grad_(False)
     rank = {"rank": 3} if method is SPLoRA else {}
-    return model, Adaptation(model, method(lr=1, slots=slots, **rank)), size
+    return model, Adaptation(model, method(lr=1, slots=slots, **rank)).attach(model), size
 
 
 @pytest.mark.parametrize("method", [SPLoRA, SPPaRA])
@@ -74,10 +74,10 @@ def test_the_parameters_are_those_of_the_closed_form():
 def test_rows_of_a_fused_qkv_are_refused_and_so_is_lora_at_a_convolution():
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=2)
     with pytest.raises(ConfigError, match=r"whole layers, such as attn\.qkv"):
-        Adaptation(vit, SPLoRA(lr=1, slots=("attn.q",), rank=2))
+        Adaptation(vit, SPLoRA(lr=1, slots=("attn.q",), rank=2)).attach(vit)
     resnet = timm.create_model("resnet18", channels=(8, 12, 16, 20))
     with pytest.raises(ConfigError, match="is a convolution, which LoRA cannot adapt"):
-        Adaptation(resnet, LoRA(lr=1, rank=2, scale=1, dropout=0, slots=("conv1",)))
+        Adaptation(resnet, LoRA(lr=1, rank=2, scale=1, dropout=0, slots=("conv1",))).attach(resnet)
 
 
 def test_a_unit_counts_all_parameters_that_go_with_it():
@@ -94,7 +94,7 @@ def prototyped(pruned: tuple[str, ...] = ()) -> tuple[nn.Module, Adaptation]:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **CASES[0][1]).eval()
     model.requires_grad_(False)
     method = SPLoPA(lr=1, slots=("attn.qkv", "mlp.fc1"), prototypes=3, block=(8, 12), rank=2)
-    adaptation = Adaptation(model, method)
+    adaptation = Adaptation(model, method).attach(model)
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.3)
     if pruned:
@@ -137,20 +137,22 @@ def test_blocks_that_do_not_fit_are_refused(change, words):
     settings = {"prototypes": 3, "block": (8, 12), "rank": 2, **change}
     vit = timm.create_model("vit_tiny_patch16_224", **CASES[0][1])
     with pytest.raises(ConfigError, match=words):
-        Adaptation(vit, SPLoPA(lr=1, slots=("attn.qkv",), **settings))
+        Adaptation(vit, SPLoPA(lr=1, slots=("attn.qkv",), **settings)).attach(vit)
 
 
 def test_splopa_is_of_linear_layers():
     resnet = timm.create_model("resnet18", channels=(8, 12, 16, 20))
     with pytest.raises(ConfigError, match="SPLoPA is of linear layers"):
-        Adaptation(resnet, SPLoPA(lr=1, slots=("conv1",), prototypes=1, block=(2, 2), rank=1))
+        Adaptation(resnet, SPLoPA(lr=1, slots=("conv1",), prototypes=1, block=(2, 2), rank=1)).attach(resnet)
 
 
 @pytest.mark.parametrize(("initial", "bound"), [(Initial.paper, 24**-0.5), (Initial.code, (3 * 24) ** -0.5)])
 def test_rows_of_splora_start_within_the_bound_of_the_paper_or_of_the_code(initial, bound):
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2, num_heads=2)
-    adaptation = Adaptation(vit, SPLoRA(lr=1, slots=("attn.qkv", "mlp.fc1"), rank=3, initial=initial))
+    adaptation = Adaptation(vit, SPLoRA(lr=1, slots=("attn.qkv", "mlp.fc1"), rank=3, initial=initial)).attach(
+        vit
+    )
     largest = max(adapter.rows.abs().max().item() for adapter in adaptation.adapters().values())
     assert 0.95 * bound < largest <= bound
 
@@ -160,7 +162,7 @@ def test_splopa_starts_from_small_positions_or_from_small_prototypes(initial):
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2, num_heads=2)
     method = SPLoPA(lr=1, slots=("attn.proj",), prototypes=4, block=(6, 6), rank=1, initial=initial)
-    adaptation = Adaptation(vit, method)
+    adaptation = Adaptation(vit, method).attach(vit)
     (adapter, *_) = adaptation.adapters().values()
     sizes = {
         "pos": adapter.pos.abs().max().item(),
@@ -174,7 +176,7 @@ def test_splopa_starts_from_small_positions_or_from_small_prototypes(initial):
 def test_a_grouped_convolution_is_refused_with_the_reason():
     convnext = timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
     with pytest.raises(ConfigError, match="depthwise convolution, which pear does not adapt"):
-        Adaptation(convnext, SPLoRA(lr=1, slots=("conv_dw",), rank=2))
+        Adaptation(convnext, SPLoRA(lr=1, slots=("conv_dw",), rank=2)).attach(convnext)
     resnext = timm.create_model("resnext50_32x4d", layers=(1, 1, 1, 1))
     with pytest.raises(ConfigError, match=r"grouped convolution, .* each output reads 4 of 128 channels"):
-        Adaptation(resnext, SPLoRA(lr=1, slots=("conv2",), rank=2))
+        Adaptation(resnext, SPLoRA(lr=1, slots=("conv2",), rank=2)).attach(resnext)

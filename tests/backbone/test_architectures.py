@@ -293,7 +293,7 @@ def test_lora_equals_a_changed_weight_at_every_linear_slot(name):
     model, bare, x = built(name), built(name), images(name)
     slots = tuple(slot for slot in slots_of(model) if slot not in ("attn.qkv", "mlp"))
     method = LoRA(lr=1, rank=2, scale=0.5, dropout=0.0, slots=slots)
-    adaptation = models.Adaptation(model, method)
+    adaptation = models.Adaptation(model, method).attach(model)
     before = model(x)
     generator = torch.Generator().manual_seed(5)
     for position in adaptation.each():

@@ -20,7 +20,7 @@ DEEP = NEAT(lr=1, rank=RANK, scale=1, dropout=0, slots=SLOTS, depth=2)
 def adapted(method: Method | None) -> torch.nn.Module:
     size = {"img_size": 16, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **size).requires_grad_(False)
-    Adaptation(model, method or LoRA(lr=1, rank=1, scale=1, dropout=0, slots=("attn.proj",)))
+    Adaptation(model, method or LoRA(lr=1, rank=1, scale=1, dropout=0, slots=("attn.proj",))).attach(model)
     return model
 
 

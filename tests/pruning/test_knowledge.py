@@ -29,7 +29,7 @@ def adapted(method: Method) -> tuple[nn.Module, Adaptation]:
     torch.manual_seed(0)
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=0)
     model.requires_grad_(False)
-    adaptation = Adaptation(model, method)
+    adaptation = Adaptation(model, method).attach(model)
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.5)
     return model.eval(), adaptation

@@ -117,7 +117,9 @@ def test_group_taylor_is_the_mean_of_what_the_library_says_of_each_batch() -> No
 @pytest.mark.parametrize("criterion", SCORERS)
 def test_groups_score_the_weights_that_hold_the_updates(criterion: Criterion) -> None:
     model, of = vit(), batches(32, 1)
-    adaptation = Adaptation(model, SPLoRA(lr=1, rank=2, slots=("attn.qkv", "mlp.fc1", "mlp.fc2")))
+    adaptation = Adaptation(model, SPLoRA(lr=1, rank=2, slots=("attn.qkv", "mlp.fc1", "mlp.fc2"))).attach(
+        model
+    )
     before = score(bare(model), criterion, of).scores
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.3)

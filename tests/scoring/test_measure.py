@@ -34,7 +34,7 @@ def adapted(method: Method, seed: int = 0) -> tuple[nn.Module, Adaptation]:
     torch.manual_seed(seed)
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=4)
     model.requires_grad_(False)
-    adaptation = Adaptation(model, method)
+    adaptation = Adaptation(model, method).attach(model)
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.5)
     nn.init.normal_(model.get_parameter("head.weight"))

@@ -38,7 +38,7 @@ def adapted(
     torch.manual_seed(seed)
     model = timm.create_model(name, num_classes=4, **MODELS[name])
     model.requires_grad_(False)
-    adaptation = Adaptation(model, LoRA(lr=1, rank=3, scale=0.5, dropout=0.1, slots=slots))
+    adaptation = Adaptation(model, LoRA(lr=1, rank=3, scale=0.5, dropout=0.1, slots=slots)).attach(model)
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.double().eval(), adaptation

@@ -30,7 +30,9 @@ MAGNITUDE = Score(
 def test_similarity_is_the_cka_of_both_outputs_on_the_input_of_the_first_site() -> None:
     torch.manual_seed(0)
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=4)
-    adaptation = Adaptation(model, LoRA(lr=1, rank=2, scale=0.5, dropout=0.1, slots=("attn.q", "attn.v")))
+    adaptation = Adaptation(
+        model, LoRA(lr=1, rank=2, scale=0.5, dropout=0.1, slots=("attn.q", "attn.v"))
+    ).attach(model)
     for parameter in adaptation.parameters():
         nn.init.normal_(parameter, std=0.5)
     for adapter in adaptation.adapters().values():
