@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from pear_cli.adapters.adapter import Adapter, Position
 from pear_cli.adapters.method import Method
 from pear_cli.backbone import batch_norm
+from pear_cli.backbone.changes import evaluating
 from pear_cli.backbone.sites import find, heads_reader
 from pear_cli.backbone.widths import Left, Side, Widths
 from pear_cli.errors import ConfigError, TrainingError
@@ -199,7 +200,8 @@ class Adaptation(nn.Module):
             model: the model that the adapters are attached to.
             size: side of its input, in pixels.
         """
-        model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        with evaluating(model):
+            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
         silent = [host.path for host in self.hosts if not host.called]
         if silent:
             raise TrainingError(

@@ -14,10 +14,11 @@ from pear_cli.model import costs, merge
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
 from pear_cli.model.prune import apply
+from pear_cli.model.rebuild import rebuild
+from pear_cli.model.score import layers
 from pear_cli.pruning.decide import decide
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.units import units_at_work
-from pear_cli.stages.score import layers
 from pear_cli.store.canonical import plain
 
 EXACT, FAITHFUL, NEAR = 1e-6, 1e-4, 1e-2  # of max |Δlogit| / max(1, |logit|)
@@ -142,7 +143,7 @@ def batch(subject: Subject) -> Finding:
 def saved(subject: Subject) -> Finding:
     """What is made again from the stored bytes says the same."""
     text, (tensors, kept) = json.dumps(plain(subject.description.to_json())), map(load, files(subject))
-    again = models.rebuild(Description.from_json(json.loads(text)), tensors, kept)
+    again = rebuild(Description.from_json(json.loads(text)), tensors, kept)
     for name in subject.stirred:
         again.get_parameter(name).data.copy_(subject.model.get_parameter(name))
     return compare(

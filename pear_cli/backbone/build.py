@@ -40,19 +40,25 @@ def build(config: Backbone, num_classes: int) -> nn.Module:
         torch.manual_seed(config.seed)
         model = _create(config)
     _check_size(model, config)
-    _call_modules(model)
+    call_modules(model)
     if path is not None:
         weights.load(model, path)
     if config.batch_norm is BatchNorm.train:
         batch_norm.learn(model, config.name)
-    model.reset_classifier(num_classes)
-    model.requires_grad_(False)
-    for parameter in head(model).parameters():
-        nn.init.zeros_(parameter)
-        parameter.requires_grad_(True)
+    renew_head(model, num_classes)
     model.pretrained_cfg = {**model.pretrained_cfg, **_input(config)}
     frozen: nn.Module = model.eval()
     return frozen
+
+
+def renew_head(model: Any, num_classes: int) -> None:
+    """Freeze a model, and give it a zero classifier of `num_classes`, which is trainable."""
+    device = next(model.parameters()).device
+    model.reset_classifier(num_classes)
+    model.requires_grad_(False)
+    for parameter in head(model.to(device)).parameters():
+        nn.init.zeros_(parameter)
+        parameter.requires_grad_(True)
 
 
 def _input(config: Backbone) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def arguments(config: Backbone, model: Any) -> dict[str, Any]:
     return {name: value for name, value in config.args.items() if name != "img_size" or sized}
 
 
-def _call_modules(model: nn.Module) -> None:
+def call_modules(model: nn.Module) -> None:
     """Let attention call its `qkv`: Swin v2, BEiT and EVA read its weight past the module, and its hooks."""
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):

@@ -20,6 +20,7 @@ from pear_cli.model import model as models
 from pear_cli.model.description import Description
 from pear_cli.model.load import load_model
 from pear_cli.model.model import stated
+from pear_cli.model.rebuild import rebuild
 from pear_cli.store.store import Store
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
@@ -57,13 +58,7 @@ def load(
         MergeError: the merged model gives other logits.
     """
     model = load_described(path, store, weights)[0]
-    return _merged(model) if merge else model
-
-
-def _merged(model: nn.Module) -> nn.Module:
-    plain = merging.merge(model)
-    merging.error(model, plain)  # raises where it is large
-    return plain
+    return merging.checked(model) if merge else model
 
 
 def load_described(
@@ -75,14 +70,13 @@ def load_described(
     if isinstance(found, Path):
         file = single_file.read(found)
         description = _described(file.description, found, place)
-        model = models.rebuild(description, file.trained, file.knowledge, place)
+        model = rebuild(description, file.trained, file.knowledge, place)
         if description.size != models.input_size(model):
             raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
         models.check_probe(model, description, file.probe)
     else:
         _described(found.json(source.HOLDS), found.path, place)
         model, description = load_model(found, place)
-    _state_data_config(model, description)
     return model, description
 
 
@@ -159,26 +153,6 @@ def _check_preparation(
         if not agrees and (asked != defaults[name] or f"dataset.{name}" in named):
             asked, trained = (getattr(value, "value", value) for value in (asked, trained))
             raise ConfigError(f"{path} was trained with dataset.{name}={trained}, not {asked}; leave it out")
-
-
-def _state_data_config(model: nn.Module, description: Description) -> None:
-    """Say on the model how its images are prepared, the way timm reads it."""
-    mean, std = statistics(model, description.normalization)
-    stated: Any = model.pretrained_cfg
-    config = {
-        **stated,
-        "num_classes": len(description.classes),
-        "input_size": (3, description.size, description.size),
-        "fixed_input_size": True,
-        "mean": tuple(mean),
-        "std": tuple(std),
-        "interpolation": description.interpolation.value,
-        "crop_pct": description.crop_pct,
-        "crop_mode": "center" if description.resize is Resize.crop else "squash",
-        "label_names": tuple(description.classes),
-    }
-    settable: Any = model
-    settable.pretrained_cfg = settable.default_cfg = config
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@
 Its header holds JSON texts: `pear_merged`, the version of this format; `timm_name` and `timm_args`, the
 architecture, and `timm_version`, which it was made with; `classes`, the label names in logit order; `data`,
 how an image is prepared, by timm's names: `input_size`, `mean`, `std`, interpolation and crop; and `origin`,
-the key of the artifact.
+the key of the artifact, empty where there was none.
 """
 
 from pathlib import Path
@@ -97,4 +97,4 @@ def _texts(model: nn.Module, description: Description, origin: str) -> dict[str,
 def _origin(source: str | Path, store: Store | None) -> str:
     """The key of the artifact that holds the model."""
     found = find(source, store)
-    return str(single_file.read(found).origin["key"]) if isinstance(found, Path) else found.key
+    return str(single_file.read(found).origin.get("key", "")) if isinstance(found, Path) else found.key

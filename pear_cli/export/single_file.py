@@ -28,10 +28,12 @@ from pear_cli.store import tensorfile
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.canonical import canonical, parse
 from pear_cli.store.store import Store
-from pear_cli.system.environment import memory
+from pear_cli.system.environment import environment, memory
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from pear_cli.model.description import Description
 
 SCHEMA = 1
 TRAINED = ("adapter.", "head.", "backbone.")
@@ -159,6 +161,43 @@ def export(source: str | Path, out: Path, store: Store | None = None, *, force: 
         "about": canonical(_about(*found)),
         **{name: canonical(value) for name, value in _units(artifact).items()},
     }
+    target.write(out, _serialise(tensors, texts))
+    return out
+
+
+def write(
+    model: "nn.Module",
+    description: "Description",
+    kept: "Mapping[str, Tensor]",
+    out: Path,
+    importance: Importance | None,
+    *,
+    force: bool,
+) -> Path:
+    """Write a model in memory into one file, as `export` does with a stored one.
+
+    Args:
+        model: an adapted model.
+        description, kept: of the model as it is, and its encoded knowledge.
+        out: the file, which must end in `.safetensors`.
+        importance: that its adapters were pruned by, if any.
+        force: replace a file that is there.
+
+    Raises:
+        ConfigError, StoreError: as for `export`.
+    """
+    from pear_cli.model import model as models
+
+    target.check(out, force=force, name="path", by="overwrite=True")
+    tensors = models.tensors(model) | {KNOWLEDGE + name: tensor for name, tensor in kept.items()}
+    tensors[PROBE] = models.probe(model, description.size)
+    texts = {
+        "pear_schema": str(SCHEMA),
+        "description": canonical(_portable(description.to_json())),
+        "origin": canonical({"environment": environment()}),
+    }
+    if importance is not None and importance.unit not in (Unit.channel, Unit.block):
+        texts["importance"] = canonical(importance.to_json())
     target.write(out, _serialise(tensors, texts))
     return out
 

@@ -13,16 +13,19 @@ STALE = f".*.safetensors.{'[0-9a-f]' * 8}.new"
 """What a killed export leaves; one that is being written is locked."""
 
 
-def check(out: Path, *, force: bool) -> None:
+def check(out: Path, *, force: bool, name: str = "--out", by: str = "--force") -> None:
     """Refuse a file that should not be written, before anything is computed.
+
+    Args:
+        name, by: how messages call the option that names the file, and the one that gives it up.
 
     Raises:
         ConfigError: `out` is there already or has another ending than `.safetensors`.
     """
     if out.suffix != ".safetensors":
-        raise ConfigError(f"--out {out}: an exported file ends in .safetensors")
+        raise ConfigError(f"{name} {out}: an exported file ends in .safetensors")
     if out.is_dir() or (out.exists() and not force):
-        raise ConfigError(f"--out {out} is there already; choose another name, or --force")
+        raise ConfigError(f"{name} {out} is there already; choose another name, or {by}")
 
 
 def write(out: Path, content: bytes) -> None:

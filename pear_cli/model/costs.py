@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.backbone.changes import evaluating
 from pear_cli.model import model as models
 from pear_cli.system.threads import cores
 from pear_cli.training.devices import Device
@@ -59,8 +60,8 @@ def macs_per_image(model: nn.Module, size: int) -> int:
     hooks = [position.register_forward_pre_hook(lambda *_: None) for position in positions]
     try:
         for batch in (1, 2):
-            with FlopCounterMode(display=False) as counter:
-                model.eval()(torch.zeros(batch, 3, size, size, device=device))
+            with evaluating(model), FlopCounterMode(display=False) as counter:
+                model(torch.zeros(batch, 3, size, size, device=device))
             flops.append(int(counter.get_total_flops()))
     finally:
         for hook in hooks:

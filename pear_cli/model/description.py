@@ -26,7 +26,7 @@ class Description(Checked, group="model"):
 
     Args:
         backbone: the frozen network.
-        weights: hash of its weights.
+        weights: hash of the file of its weights; null where there was none, of a model of somebody's own.
         method: config node of the method.
         classes: label names, in logit order.
         normalization: channel statistics of the input.
@@ -39,10 +39,11 @@ class Description(Checked, group="model"):
             them; null or empty where all remain.
         timm: the version that the model was made with.
         grey_range: the value of 16-bit grey that is white in its images; null is 65535.
+        frozen: hash of its frozen tensors, see `frozen_hash`; null in descriptions that are older.
     """
 
     backbone: Backbone
-    weights: str
+    weights: str | None
     method: dict[str, Any]
     classes: tuple[str, ...]
     normalization: Normalization
@@ -56,11 +57,13 @@ class Description(Checked, group="model"):
     widths: dict[str, dict[str, str]] | None
     timm: str
     grey_range: Annotated[int, Range(1, 2**31 - 1)] | None = None
+    frozen: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         resolved = self.interpolation is not Interpolation.backbone
         require(resolved, "model.interpolation", self.interpolation.value, "bicubic or bilinear")
+        require(bool(self.weights or self.frozen), "model.weights", self.weights, "a hash")
         require(len(self.classes) >= 2, "model.classes", self.classes, "two or more")
         twice = [name for name, times in Counter(self.classes).items() if times > 1]
         require(not twice, "model.classes", twice, "each class once")
@@ -92,9 +95,8 @@ class Description(Checked, group="model"):
             "method": method,
         }
         described = dataclasses.asdict(self) | changed
-        if self.grey_range is None:
-            del described["grey_range"]
-        return described
+        later = [name for name in ("grey_range", "frozen") if described[name] is None]
+        return {name: value for name, value in described.items() if name not in later}
 
     @classmethod
     def from_json(cls, value: Any) -> "Description":

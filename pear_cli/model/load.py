@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
+from pear_cli.model.rebuild import rebuild
 from pear_cli.store.artifact import Artifact, corrupt
 
 ADAPTERS, KNOWLEDGE, OPTIMIZER, PROBE, MODEL = "adapters", "knowledge", "optimizer", "probe", "model"
@@ -18,7 +19,7 @@ def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Modul
         ConfigError: frozen weights that are missing or others.
     """
     description = Description.from_json(artifact.json(MODEL))
-    model = models.rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
+    model = rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
     logits = artifact.tensors(PROBE).get("logits")
     if logits is None:
         raise corrupt(artifact.path, f"{PROBE}.safetensors has no logits")

@@ -108,6 +108,17 @@ def check(adaptation: Adaptation) -> None:
                 )
 
 
+def checked(model: nn.Module) -> nn.Module:
+    """What `merge` makes, if its logits are those of the model.
+
+    Raises:
+        ConfigError, MergeError: as `merge` and `error` raise them.
+    """
+    plain = merge(model)
+    error(model, plain)
+    return plain
+
+
 def error(model: nn.Module, merged: nn.Module) -> float:
     """max |Δlogit| of a merged model, on the fixed batch of `models.probe`, in float32.
 

@@ -1,6 +1,5 @@
 """An adapted model: made new, described as data, and made again from its description."""
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +9,15 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.backbone import batch_norm, identity
+from pear_cli.backbone import batch_norm
 from pear_cli.backbone import build as backbones
+from pear_cli.backbone.changes import evaluating
 from pear_cli.backbone.widths import Left, Widths
-from pear_cli.config.choices import KnowledgeKind
-from pear_cli.config.settings import Backbone, Knowledge
+from pear_cli.config.settings import Backbone
 from pear_cli.data.dataset import Dataset
-from pear_cli.errors import ConfigError, CorruptArtifact
+from pear_cli.errors import CorruptArtifact
 from pear_cli.model.description import Description
-from pear_cli.pruning import knowledge
+from pear_cli.model.frozen import frozen_hash
 from pear_cli.training.engine import derive
 
 PROBE_TOLERANCE = 1e-4  # of the probe logits, relative to the largest of them
@@ -91,6 +90,7 @@ def describe(
         widths=None,
         timm=importlib.metadata.version("timm"),
         grey_range=grey_range,
+        frozen=frozen_hash(model, adaptation(model).method),
     )
 
 
@@ -109,21 +109,25 @@ def adaptation(model: nn.Module) -> Adaptation:
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trained parameters, each once, by owner: `adapter.…`, `head.…`, `backbone.…`."""
     adapters = {f"adapter.{name}": p for name, p in adaptation(model).trained().items()}
-    head = {f"head.{name}": p for name, p in backbones.head(model).named_parameters()}
+    head = _head(model)
     known = {id(p) for p in (*adapters.values(), *head.values(), *adaptation(model).parameters())}
     rest = {f"backbone.{n}": p for n, p in model.named_parameters() if p.requires_grad and id(p) not in known}
-    return adapters | head | rest
+    return adapters | {name: p for name, p in head.items() if p.requires_grad} | rest
+
+
+def _head(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {f"head.{name}": p for name, p in backbones.head(model).named_parameters()}
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training changed, as it is stored: trained parameters, and what was gathered meanwhile."""
+    """What a task stores: its trained parameters, the classifier, and what was gathered meanwhile."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     gathered = {f"backbone.{name}": t for name, t in batch_norm.statistics(model).items()}
     adapters = {f"adapter.{name}": t for name, t in adaptation(model).tensors().items()}
-    return trained(model) | adapters | gathered
+    return trained(model) | _head(model) | adapters | gathered
 
 
 def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
@@ -164,85 +168,6 @@ def narrow(model: nn.Module, widths: Widths) -> None:
         adapted.adapters()[home].narrow(left)
 
 
-def rebuild(
-    description: Description,
-    stored: Mapping[str, Tensor],
-    kept: Mapping[str, Tensor],
-    weights: str | None = None,
-) -> nn.Module:
-    """The model that was described, with its trained tensors and its knowledge, in eval mode.
-
-    Args:
-        description: of the model.
-        stored: trained tensors, as `tensors` gave them.
-        kept: encoded knowledge, as `knowledge.encode` gave it.
-        weights: a file with the frozen weights, where the description's own place does not hold them.
-
-    Raises:
-        ConfigError: the frozen weights are missing or others.
-        CorruptArtifact: tensors that do not fit.
-    """
-    config = description.backbone
-    if weights is not None:
-        config = dataclasses.replace(config, weights=weights, pretrained=False)
-    found = identity.weights_hash(config)
-    if found != description.weights:
-        raise ConfigError(
-            f"the frozen weights of {config.name} are others than this model was adapted on "
-            f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); name the right file "
-            "with backbone.weights, or --weights"
-        )
-    method = description.built_method()
-    model = create(config, method, len(description.classes), seed=0)
-    if description.size != input_size(model):
-        raise CorruptArtifact(f"model.size = {description.size}, but its backbone reads {input_size(model)}")
-    adapted = adaptation(model)
-    if adapted.owners().keys() != description.owners.keys():
-        raise CorruptArtifact("the share map names other sites than this backbone has")
-    try:
-        if description.widths:
-            narrow(model, Widths.from_json(description.widths))
-        if description.mask is not None:
-            description.mask.apply(model, adapted)
-    except (RuntimeError, IndexError, ValueError, AttributeError) as error:
-        raise CorruptArtifact(f"what is pruned does not fit this model: {error}") from None
-    if description.mask is not None:
-        if adapted.owners() != description.owners:
-            raise CorruptArtifact("the share map and the mask of the model contradict each other")
-    else:
-        _check_owners(adapted, description.owners)
-        adapted.share(description.owners)
-    _check_kept(description.knowledge, kept)
-    if description.knowledge is not None and description.knowledge.kind is not KnowledgeKind.none:
-        adapters = knowledge.decode(kept, method, adapted.sites)
-        adapted.keep(adapters, description.knowledge.beta, description.knowledge.learn_beta)
-    load_tensors(model, stored)
-    return model.eval()
-
-
-def _check_owners(adapted: Adaptation, owners: Mapping[str, str | None]) -> None:
-    """Raise CorruptArtifact unless owner(owner(s)) = owner(s), within compatibility groups."""
-    groups = {site.name: site.group for site in adapted.sites}
-    for site, owner in owners.items():
-        if owner is not None and (owners.get(owner) != owner or groups[owner] != groups[site]):
-            raise CorruptArtifact(f"the share map lets {owner} serve at {site}, which it cannot")
-
-
-def _check_kept(config: Knowledge | None, kept: Mapping[str, Tensor]) -> None:
-    """Raise CorruptArtifact unless the kept tensors have the form that `config` states."""
-    for name, tensor in kept.items():
-        if config is None:
-            raise CorruptArtifact(f"{name} is kept of a pruned adapter, but no knowledge is described")
-        if name.endswith(".scale"):
-            continue
-        kind, scaled = config.kind, f"{name}.scale" in kept
-        if not (scaled == (tensor.dtype is torch.int8) == (kind is KnowledgeKind.int8)):
-            form = f"{tensor.dtype}{' with a scale' if scaled else ''}"
-            raise CorruptArtifact(f"knowledge.kind = {kind.value}, but {name} is {form}")
-        if kind is KnowledgeKind.lowrank and name.endswith(".down") and len(tensor) != config.rank:
-            raise CorruptArtifact(f"knowledge.rank = {config.rank}, but {name} has rank {len(tensor)}")
-
-
 def input_size(model: nn.Module) -> int:
     """Side of the square input, in pixels."""
     embed: Any = getattr(model, "patch_embed", None)
@@ -261,10 +186,10 @@ def stated(model: nn.Module) -> Mapping[str, Any]:
 def probe(model: nn.Module, size: int) -> Tensor:
     """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""
     noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    training = model.training
     device = next(model.parameters()).device
-    logits: Tensor = model.eval().cpu()(noise)
-    model.to(device).train(training)
+    with evaluating(model):
+        logits: Tensor = model.cpu()(noise)
+    model.to(device)
     return logits
 
 

@@ -66,7 +66,7 @@ def preserve(
     Raises:
         ConfigError: see `check`.
     """
-    check(config, share_map.rule, adaptation.method)
+    check(config, share_map.rule or ShareRule.none, adaptation.method)
     if config.kind is KnowledgeKind.absorb:
         absorb(adaptation, share_map, importance)
     if config.kind in (KnowledgeKind.none, KnowledgeKind.absorb):

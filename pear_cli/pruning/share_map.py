@@ -17,7 +17,7 @@ class ShareMap:
         owners: the home site of the adapter that serves at each site, in site order; None where the site is
             pruned and nothing serves.
         groups: the compatibility group of each site.
-        rule: how the owners of pruned sites were found.
+        rule: how the owners of pruned sites were found; None where that is not known.
         notes: what the reader of the result must know, in words.
 
     Raises:
@@ -26,7 +26,7 @@ class ShareMap:
 
     owners: Mapping[str, str | None]
     groups: Mapping[str, Group]
-    rule: ShareRule
+    rule: ShareRule | None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class ShareMap:
         return {
             "owners": dict(self.owners),
             "groups": {site: list(group) for site, group in self.groups.items()},
-            "rule": self.rule.value,
+            "rule": self.rule and self.rule.value,
             "notes": list(self.notes),
         }
 

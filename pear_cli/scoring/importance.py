@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
+from pear_cli.config.choices import Unit
 from pear_cli.errors import CorruptArtifact
 
 Group = tuple[str, int, int]
@@ -88,6 +89,12 @@ class Importance:
                 known = site in groups and other in groups
                 _require(known and groups[site] == groups[other], f"a similarity between {site} and {other}")
                 _require(0 <= value <= 1, f"the similarity of {site} and {other} is {value}")
+
+    @property
+    def unit(self) -> Unit:
+        """The kind of unit that was scored, by its name."""
+        kind = self.units[0].name.rpartition(".")[0].rpartition(".")[2]
+        return next((unit for unit in Unit if kind == f"{unit.value}s"), Unit.adapter)
 
     def by_name(self) -> dict[str, float]:
         """The score of every unit by its name, in site order."""

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.config.choices import Criterion, Unit
@@ -12,7 +13,7 @@ from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.scoring.criteria import CRITERIA, reduce
 from pear_cli.scoring.importance import Importance, kendall_tau
 from pear_cli.scoring.layers import Layer, terms
-from pear_cli.scoring.probe import Calibration, Probe, undisturbed
+from pear_cli.scoring.probe import Calibration, Loss, Probe, undisturbed
 from pear_cli.scoring.similarity import similarities
 from pear_cli.scoring.units import UnitAtWork, units_at_work
 from pear_cli.training.batches import Batches
@@ -48,7 +49,14 @@ def passes(model: nn.Module, config: Score) -> int:
     return found + (config.unit is Unit.adapter)  # the similarity of whole adapters
 
 
-def measure(model: nn.Module, batches: Calibration, config: Score, where: Device, seed: int) -> Importance:
+def measure(
+    model: nn.Module,
+    batches: Calibration,
+    config: Score,
+    where: Device,
+    seed: int,
+    loss: Loss = F.cross_entropy,
+) -> Importance:
     """The importance of every unit (docs/methods.md, section 2), and how alike the units are.
 
     The model is measured in eval mode and left exactly as it was: parameters, gradients, flags and hooks. An
@@ -59,6 +67,7 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
         batches: starts the calibration batches anew on each call.
         where: the precision of the forward pass.
         seed: of the criterion `random`; nothing else depends on it.
+        loss: that importance is a change of.
 
     Raises:
         ConfigError: a method without adapters, or without units of the wanted kind.
@@ -69,7 +78,7 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
     units = units_at_work(adaptation, config.unit)
     images = _images(batches)
     with undisturbed(model, adaptation):
-        probe = Probe(model, units, batches, config, where, seed)
+        probe = Probe(model, units, batches, config, where, seed, loss)
         similarity = similarities(probe, len(images)) if config.unit is Unit.adapter else {}
         found = CRITERIA[config.criterion](probe)
     scores = reduce(found, config.criterion, config.reduction)
@@ -85,20 +94,26 @@ def measure(model: nn.Module, batches: Calibration, config: Score, where: Device
 
 
 def measure_layers(
-    plain: nn.Module, of: list[Layer], batches: Calibration, config: Score, where: Device, seed: int
+    plain: nn.Module,
+    of: list[Layer],
+    batches: Calibration,
+    config: Score,
+    where: Device,
+    seed: int,
+    loss: Loss = F.cross_entropy,
 ) -> Importance:
     """The importance of the channels or the blocks of a network, as `measure` has it.
 
     Args:
         plain: a network without adapters, whose weights hold their updates; it is left as it is.
         of: its channels or blocks.
-        batches, where, seed: as for `measure`.
+        batches, where, seed, loss: as for `measure`.
 
     Raises:
         DataError, TrainingError: as `measure` raises them.
     """
     images = _images(batches)
-    found = terms(Probe(plain.eval(), [], batches, config, where, seed), of)
+    found = terms(Probe(plain.eval(), [], batches, config, where, seed, loss), of)
     units = tuple(unit for layer in of for unit in layer.units)
     scores = reduce(found, config.criterion, config.reduction)
     named = zip((unit.called for unit in units), scores.tolist(), strict=True)
@@ -126,7 +141,7 @@ def _images(batches: Calibration) -> list[int]:
     """How many images each calibration batch has."""
     images = [len(labels) for _, labels in batches()]
     if not images:
-        raise DataError("there are no calibration images: the training split is empty")
+        raise DataError("there are no calibration images")
     return images
 
 

@@ -19,6 +19,8 @@ from pear_cli.training.devices import Device
 Calibration = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Starts the calibration batches anew: images (B, 3, H, W), labels (B,)."""
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""The mean loss of a batch, of its logits (B, K) and labels (B,)."""
 
 See = Callable[[UnitAtWork, Position, Tensor, Tensor], None]
 
@@ -33,6 +35,7 @@ class Probe:
     config: Score
     where: Device
     seed: int
+    of_logits: Loss = F.cross_entropy
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K), in float32 at least."""
@@ -41,8 +44,8 @@ class Probe:
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of one batch, ℓ_b."""
-        return F.cross_entropy(self.forward(x), y)
+        """The mean loss of one batch, ℓ_b."""
+        return self.of_logits(self.forward(x), y)
 
     @property
     def loss_scale(self) -> float:

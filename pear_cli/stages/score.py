@@ -3,18 +3,14 @@
 import math
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pear_cli.backbone.channels import bare, groups
-from pear_cli.config.choices import Unit
 from pear_cli.model import costs
-from pear_cli.model import model as models
+from pear_cli.model import score as scoring
 from pear_cli.model.load import MASK, load_model
-from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
-from pear_cli.scoring.layers import Layer, blocks, channels
-from pear_cli.scoring.measure import calibration, measure, measure_layers, passes
+from pear_cli.scoring.measure import calibration, passes
 from pear_cli.scoring.probe import Calibration
 from pear_cli.stages.job import Job, Result
 from pear_cli.system import progress
@@ -33,11 +29,7 @@ def score(job: Job) -> Result:
     total = (1 + passes(model, config)) * math.ceil(images / config.batch_size)
     with progress.ticker(job.step.name, total) as ticker:
         counted = _counted(batches, ticker)
-        if config.unit in (Unit.channel, Unit.block):
-            of = layers(model, config.unit)
-            importance = measure_layers(merge(model), of, counted, config, job.device, seed)
-        else:
-            importance = measure(model, counted, config, job.device, seed)
+        importance = scoring.score(model, counted, config, job.device, seed)
     job.draft.save_json("importance", _of_all(importance, job).to_json(), indent=None)
     for line in remarks(importance):
         progress.say(line)
@@ -77,15 +69,3 @@ def remarks(importance: Importance) -> list[str]:
     if len(importance.units) > 1 and len(set(importance.scores)) == 1:
         said.append("all scores are equal: what goes is then chosen by block and slot; train for longer")
     return said
-
-
-def layers(model: nn.Module, unit: Unit) -> list[Layer]:
-    """The channels of an adapted model, or the blocks of its adapted weights.
-
-    Raises:
-        ConfigError: a network whose channels cannot be followed.
-    """
-    if unit is Unit.block:
-        return blocks(models.adaptation(model))
-    plain = bare(model)
-    return channels(plain, groups(plain, models.input_size(model)))

@@ -14,6 +14,25 @@ from pear_cli.data.images import Images
 from pear_cli.data.loading import Split
 
 
+class Normaliser:
+    """Turns pixels into a model's input.
+
+    Args:
+        mean, std: of the channels, in [0, 1] pixel units.
+        where: the device.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], where: torch.device) -> None:
+        means, stds = (torch.tensor(values, device=where).view(-1, 1, 1) for values in (mean, std))
+        self.scale, self.shift = 1 / (255 * stds), -means / stds
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (…, 3, H, W) -> float32 of the same shape, contiguous."""
+        # contiguous: backward through some small convolutions of channels-last images crashes on the CPU
+        x = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)
+        return torch.addcmul(self.shift, x, self.scale, out=x)
+
+
 class Batches:
     """A labelled split on the device, normalised batch by batch.
 
@@ -33,8 +52,7 @@ class Batches:
         fits = isinstance(split, Images) and split.pixels.nbytes <= _room(where)
         self.pixels = torch.from_numpy(split.pixels).to(where) if fits else None  # type: ignore[attr-defined]
         self.labels = torch.from_numpy(split.labels).to(where)
-        mean, std = (torch.tensor(values, device=where).view(1, -1, 1, 1) for values in statistics)
-        self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.normalise = Normaliser(*statistics, where)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,9 +80,7 @@ class Batches:
             pixels = found.permute(0, 3, 1, 2)  # B, H, W, 3 -> B, 3, H, W
             if augment is not None:
                 pixels = augment(number, pixels)
-            # contiguous: backward through some small convolutions of channels-last images crashes on the CPU
-            x = torch.empty(pixels.shape, device=device).copy_(pixels)
-            yield torch.addcmul(self.shift, x, self.scale, out=x), self.labels[index.to(device)]
+            yield self.normalise(pixels), self.labels[index.to(device)]
 
     def repeated(self, images: int) -> "Batches":
         """The same split, of which `images` are read several times; each is decoded once, if they fit."""

@@ -129,6 +129,7 @@ def test_a_trained_bank_that_no_kept_adapter_uses_is_found(monkeypatch):
         return trained(self) | {f"bank.{name.replace('/', '.')}": bank for name, bank in self.banks.items()}
 
     monkeypatch.setattr(Adaptation, "trained", all_banks)
+    monkeypatch.setattr(Adaptation, "_used", lambda self: {id(bank) for bank in self.banks.values()})
     found = audited("method=lily_mono", "method.rank=4", "method.stride=1", "prune.ratio=0.75")
     assert failed(found) == {"pruned: gradients"}
     assert "no gradient reaches adapter.bank.lp." in found["pruned: gradients"].meaning

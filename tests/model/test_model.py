@@ -8,6 +8,7 @@ import torch
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model import model as models
 from pear_cli.model.load import load_model
+from pear_cli.model.rebuild import rebuild
 
 
 def described(finished):
@@ -87,9 +88,9 @@ def test_what_the_description_does_not_have_is_refused(finished):
     adapt, value = finished.made["adapt"], described(finished)
     tensors = adapt.tensors("adapters"), adapt.tensors("knowledge")
     with pytest.raises(CorruptArtifact, match=r"model\.size = 1024, but its backbone reads 16"):
-        models.rebuild(models.Description.from_json(value | {"size": 1024}), *tensors)
+        rebuild(models.Description.from_json(value | {"size": 1024}), *tensors)
     with pytest.raises(CorruptArtifact, match="but no knowledge is described"):
-        models.rebuild(models.Description.from_json(value | {"knowledge": None}), *tensors)
+        rebuild(models.Description.from_json(value | {"knowledge": None}), *tensors)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_kept_tensors_in_another_form_than_described_are_refused(finished, kind,
     name, tensor = next((name, tensor) for name, tensor in kept.items() if name.endswith(".down"))
     kept |= {name + suffix: changed for suffix, changed in change(tensor).items()}
     with pytest.raises(CorruptArtifact, match=message):
-        models.rebuild(models.Description.from_json(value), adapt.tensors("adapters"), kept)
+        rebuild(models.Description.from_json(value), adapt.tensors("adapters"), kept)
 
 
 def test_a_method_of_somebody_else_is_refused(finished):
@@ -122,7 +123,7 @@ def test_other_frozen_weights_are_refused(finished):
     description = models.Description.from_json(described(finished))
     other = dataclasses.replace(description, weights="0" * 64)
     with pytest.raises(ConfigError, match="are others than this model was adapted on"):
-        models.rebuild(other, {}, {})
+        rebuild(other, {}, {})
 
 
 def test_tensors_of_another_model_are_refused(finished):
@@ -130,10 +131,10 @@ def test_tensors_of_another_model_are_refused(finished):
     description = models.Description.from_json(described(finished))
     stored = adapt.tensors("adapters")
     with pytest.raises(CorruptArtifact, match="not those of this model"):
-        models.rebuild(description, dict(list(stored.items())[1:]), adapt.tensors("knowledge"))
+        rebuild(description, dict(list(stored.items())[1:]), adapt.tensors("knowledge"))
     name = "head.weight"
     with pytest.raises(CorruptArtifact, match=r"head\.weight is \(1, 1\)"):
-        models.rebuild(description, stored | {name: stored[name][:1, :1]}, adapt.tensors("knowledge"))
+        rebuild(description, stored | {name: stored[name][:1, :1]}, adapt.tensors("knowledge"))
 
 
 def test_logits_that_changed_name_both_versions_of_timm(finished):
@@ -161,4 +162,4 @@ def test_a_share_map_across_slots_or_to_nobody_is_refused(finished, owner):
         "blocks.1.attn.q": owner,
     }
     with pytest.raises(CorruptArtifact, match=rf"lets {owner} serve at blocks\.1\.attn\.q"):
-        models.rebuild(models.Description.from_json(value), adapt.tensors("adapters"), {})
+        rebuild(models.Description.from_json(value), adapt.tensors("adapters"), {})
