@@ -15,6 +15,7 @@ WINGS = (
     ("cli",),
     ("launch",),
     ("report", "audit"),
+    ("api",),
     ("stages", "export"),
     ("experiment", "model"),
     ("pruning",),

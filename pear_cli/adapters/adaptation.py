@@ -169,6 +169,10 @@ class Adaptation(nn.Module):
         self.silent[attention] = tuple(heads)
         self.handles.append(reader.register_forward_pre_hook(partial(self._mask, name)))
 
+    def silenced(self, attention: str) -> Tensor:
+        """What multiplies the channels (C) that the heads of an attention write: 0 or 1."""
+        return self.get_buffer(f"silent/{_key(attention)}")
+
     def _mask(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0] * self.get_buffer(name), *args[1:])
 
@@ -247,7 +251,7 @@ class Host:
         """The module's output with all updates: what they read (B, N, C_in), and (B, N, C_out)."""
         products = self.products()
         if products is not None:
-            return _add_products(products, x, out)
+            return add_products(products, x, out)
         for position in self.positions:
             rows = position.site.rows
             update = position(x, out if rows is None else out[..., slice(*rows)])
@@ -274,7 +278,7 @@ class Host:
         return products
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Product:
     """An update `weight · up · dropout(down · x)` of some of a module's output channels."""
 
@@ -285,7 +289,8 @@ class Product:
     dropout: nn.Dropout
 
 
-def _add_products(products: list[Product], x: Tensor, out: Tensor) -> Tensor:
+def add_products(products: Sequence[Product], x: Tensor, out: Tensor) -> Tensor:
+    """A module's output (…, C_out) with the updates of what it reads, (…, C_in)."""
     if not products:
         return out
     width = out.shape[-1]

@@ -1,23 +1,21 @@
 """Attach adapters to a timm model, score, prune, share and save them, in a training loop of one's own."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.config.choices import KnowledgeKind, ShareRule, Unit
-from pear_cli.config.node import chosen, defaults, node, presets_of, to_node
-from pear_cli.config.settings import Knowledge, Prune, Score
-from pear_cli.errors import ConfigError, DataError, near
+from pear_cli.api.keywords import calibration, method_of, settings_of, sharing
+from pear_cli.config.choices import Unit
+from pear_cli.config.settings import Prune, Score
+from pear_cli.errors import ConfigError
 from pear_cli.export import single_file
 from pear_cli.model import attach as attaching
 from pear_cli.model import costs, record
@@ -27,35 +25,13 @@ from pear_cli.model import prune as pruning
 from pear_cli.model import score as scoring
 from pear_cli.model.optimizer import follow, state_of
 from pear_cli.model.preprocessing import Preprocessing
+from pear_cli.model.rebuild import WRAPPERS
 from pear_cli.pruning.decide import decide
 from pear_cli.pruning.mask import Mask
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance
-from pear_cli.scoring.probe import Calibration
 from pear_cli.scoring.units import units_at_work
 from pear_cli.training.devices import Device
-
-T = TypeVar("T")
-
-WRAPPERS = ("_orig_mod", "module")
-"""Where torch.compile, and DDP, FSDP or Accelerate, keep the model that they wrap."""
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a task costs beside its frozen backbone.
-
-    Args:
-        trained: parameters that are trained, each tensor once.
-        stored: parameters that are stored: adapters, classifier and kept knowledge.
-        bytes: of the stored tensors, as files.
-        macs: multiply-accumulates of the whole network for one image; sharing does not lower them.
-    """
-
-    trained: int
-    stored: int
-    bytes: int
-    macs: int
 
 
 def attach(
@@ -84,7 +60,7 @@ def attach(
         train_head: train the classifier too.
         create_args: arguments that `timm.create_model` was given, such as `img_size`, so that `load` can make
             the model again.
-        preprocessing: of the images that it is trained on; by default the model's evaluation transform in timm.
+        preprocessing: of the images that it is trained on; by default timm's evaluation transform.
         settings: of the method, such as `rank`; the others are the preset's.
 
     Returns:
@@ -94,7 +70,7 @@ def attach(
         ConfigError: an unknown method or setting, or a model that cannot be adapted.
         TrainingError: a module to adapt that the model never calls.
     """
-    built = _method(method, settings)
+    built = method_of(method, settings)
     attaching.attach(
         model,
         built,
@@ -151,7 +127,7 @@ class Adapted:
 
         It turns photos upright as their EXIF data say, and reads every mode that `pear predict` reads.
         """
-        return self._record.preprocessing(self.model)
+        return Preprocessing.described(self._record.description, self.model)
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, each tensor once: adapters, the classifier, and what the method names."""
@@ -181,10 +157,10 @@ class Adapted:
         """
         if "batch_size" in score:
             raise ConfigError("score.batch_size is not set here: the batches have their own")
-        config = _settings("score", Score, score)
+        config = settings_of("score", Score, score)
         device = next(self.model.parameters()).device
         where = Device(device, torch.float32)
-        read = _calibration(batches, config.batches, device)
+        read = calibration(batches, config.batches, device)
         return scoring.score(self.model, read, config, where, seed, loss)
 
     def prune(
@@ -225,8 +201,8 @@ class Adapted:
         if pruned.share_map is not None or pruned.description.mask or pruned.description.widths:
             raise ConfigError("the model is pruned already; prune it once, by the whole ratio")
         unit = importance.unit
-        settings = _settings("prune", Prune, {**prune, "ratio": ratio})
-        rule, kept = _sharing(unit, share, knowledge)
+        settings = settings_of("prune", Prune, {**prune, "ratio": ratio})
+        rule, kept = sharing(unit, share, knowledge)
         self._check_scored(importance)
         decision = decide(importance, unit, settings, rule)
         before = models.trained(self.model)
@@ -268,13 +244,9 @@ class Adapted:
         out = Path(path)
         return single_file.write(self.model, description, now.kept, out, now.importance, force=overwrite)
 
-    def costs(self) -> Costs:
+    def costs(self) -> costs.Costs:
         """What the task costs beside its frozen backbone."""
-        kept = self._record.kept
-        counted = costs.parameters(self.model, kept)
-        files = [save(models.tensors(self.model)), *([save(kept)] if kept else [])]
-        macs = costs.macs_per_image(self.model, self._record.description.size)
-        return Costs(counted["trainable_params"], counted["stored_params"], sum(map(len, files)), macs)
+        return costs.of_task(self.model, self._record.kept, self._record.description.size)
 
     def merge(self) -> nn.Module:
         """A copy of the model as plain timm: its weights hold the updates of the adapters.
@@ -309,53 +281,3 @@ class Adapted:
                 f"these scores are of another model: {min(scored ^ here)} is in one and not in the other; "
                 "score this model"
             )
-
-
-def _method(method: str | Method, settings: Mapping[str, Any]) -> Method:
-    """The method that is meant, with some settings of one's own."""
-    if isinstance(method, Method):
-        return node({**to_node(method), **settings}, Method, "method").normalised()
-    presets = presets_of("method")
-    if method not in presets:
-        known = ", ".join(presets)
-        raise ConfigError(f"method = {method!r} is unknown{near(str(method), presets) or ';'} use {known}")
-    return node({**presets[method], **settings}, Method, "method").normalised()
-
-
-def _settings(group: str, kind: type[T], given: Mapping[str, Any]) -> T:
-    """Settings of a group: those of the root's defaults, but for what is given."""
-    chosen_by_root, root = defaults()
-    preset = presets_of(group)[chosen_by_root[group]]
-    return node({**root.get(group, {}), **preset, **given}, kind, group)
-
-
-def _sharing(unit: Unit, share: str, knowledge: str | Mapping[str, Any]) -> tuple[ShareRule, Knowledge]:
-    """The share rule, and what is kept of pruned adapters; nothing of either for parts of adapters."""
-    asked = {"kind": knowledge} if isinstance(knowledge, str) else dict(knowledge)
-    if unit is not Unit.adapter:
-        if share not in ("ranked", "none") or asked.get("kind") not in ("frozen", "none"):
-            raise ConfigError(
-                f"share and knowledge are of whole adapters; pruned {unit.value}s are neither shared nor "
-                "kept: leave them out"
-            )
-        share, asked = "none", {"kind": "none"}
-    presets = presets_of("knowledge")
-    kind = chosen(KnowledgeKind, asked.get("kind", "frozen"), "knowledge.kind")
-    kept = node({**presets[kind.value], **asked}, Knowledge, "knowledge")
-    return chosen(ShareRule, share, "share.rule"), kept
-
-
-def _calibration(
-    batches: Iterable[tuple[Tensor, Tensor]], count: int | None, device: torch.device
-) -> Calibration:
-    """Batches that can be read several times, on the device."""
-    again = list(islice(batches, count)) if isinstance(batches, Iterator) else batches
-
-    def read() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in islice(again, count):
-            sound = isinstance(batch, tuple | list) and len(batch) == 2
-            if not sound or not all(isinstance(part, Tensor) for part in batch) or batch[0].ndim != 4:
-                raise DataError("score reads batches of (images, labels): tensors (B, 3, H, W) and (B,)")
-            yield batch[0].to(device), batch[1].to(device)
-
-    return read

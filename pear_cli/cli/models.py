@@ -68,9 +68,9 @@ def predict(
     pear predict 3f2a photos/ --format csv > labels.csv
     find photos -name '*.png' | pear predict digits.safetensors -
     """
+    from pear_cli.api import predict as prediction
     from pear_cli.config.choices import Precision, Tracker
     from pear_cli.config.settings import Runtime
-    from pear_cli.export import predict as prediction
 
     _check_format(form, PREDICTED)
     runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from pear_cli.backbone import identity
 from pear_cli.config.choices import Resize
@@ -16,11 +16,11 @@ from pear_cli.data.files import FileDataset
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.export import single_file, source
 from pear_cli.model import merge as merging
-from pear_cli.model import model as models
+from pear_cli.model.attach import remove
 from pear_cli.model.description import Description
-from pear_cli.model.load import load_model
-from pear_cli.model.model import stated
-from pear_cli.model.rebuild import rebuild
+from pear_cli.model.load import ADAPTERS, kept_knowledge, probe_logits
+from pear_cli.model.model import check_probe, stated
+from pear_cli.model.rebuild import rebuild, rebuild_on
 from pear_cli.store.store import Store
 from pear_cli.training import engine
 from pear_cli.training.batches import Batches, statistics
@@ -31,6 +31,7 @@ def load(
     store: str | Path | Store | None = None,
     weights: str | Path | None = None,
     *,
+    backbone: nn.Module | None = None,
     merge: bool = False,
 ) -> nn.Module:
     """Load an adapted model.
@@ -48,8 +49,11 @@ def load(
             evaluated), a file that `pear export` wrote, or, with `store`, a key or a unique prefix of one.
         store: where keys are looked up.
         weights: a file with the frozen weights, where this machine has them elsewhere.
+        backbone: a timm model that is there already: it is adapted in place, on its device, with a new
+            classifier and in eval mode, and is what is returned. Its frozen tensors must be those that the
+            task was adapted on.
         merge: fold the adapters into the weights: the model is then timm's own, without adapters and hooks,
-            and gives the same logits to 1e-4.
+            and gives the same logits to 1e-4. A `backbone` is left as it is then.
 
     Raises:
         MissingArtifact: nothing there, or what was evaluated is gone.
@@ -57,26 +61,66 @@ def load(
         ConfigError: frozen weights that are missing or others, or updates that no weight can hold.
         MergeError: the merged model gives other logits.
     """
-    model = load_described(path, store, weights)[0]
-    return merging.checked(model) if merge else model
+    model = load_described(path, store, weights, backbone)[0]
+    if not merge:
+        return model
+    try:
+        return merging.checked(model)
+    finally:
+        if backbone is not None:
+            remove(backbone)
 
 
-def load_described(
-    path: str | Path, store: str | Path | Store | None = None, weights: str | Path | None = None
-) -> tuple[nn.Module, Description]:
-    """`load`, and the description that the model was made from."""
-    place = None if weights is None else str(weights)
+class Stored(NamedTuple):
+    """All of a task's model but the frozen backbone, as it was read; the tensors are still to be trusted.
+
+    Args:
+        place: where it was read.
+        description: of the model, checked.
+        trained, kept: its tensors, and its encoded knowledge.
+        probe: logits (4, K) of the fixed batch.
+    """
+
+    place: Path
+    description: Description
+    trained: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
+    probe: Tensor
+
+
+def read(path: str | Path, store: str | Path | Store | None = None) -> Stored:
+    """Read an artifact or an exported file, and check its hashes.
+
+    Args:
+        path, store: as `load` takes them.
+    """
     found = source.find(path, store if isinstance(store, Store) or store is None else Store(Path(store)))
     if isinstance(found, Path):
         file = single_file.read(found)
-        description = _described(file.description, found, place)
-        model = rebuild(description, file.trained, file.knowledge, place)
-        if description.size != models.input_size(model):
-            raise single_file.damaged(found, f"its input size {description.size} is not that of its backbone")
-        models.check_probe(model, description, file.probe)
-    else:
-        _described(found.json(source.HOLDS), found.path, place)
-        model, description = load_model(found, place)
+        description = _described(file.description, found)
+        return Stored(found, description, file.trained, file.knowledge, file.probe)
+    description = _described(found.json(source.HOLDS), found.path)
+    tensors = found.tensors(ADAPTERS)
+    return Stored(found.path, description, tensors, kept_knowledge(found), probe_logits(found))
+
+
+def load_described(
+    path: str | Path,
+    store: str | Path | Store | None = None,
+    weights: str | Path | None = None,
+    backbone: nn.Module | None = None,
+) -> tuple[nn.Module, Description]:
+    """`load`, and the description that the model was made from."""
+    found, place = read(path, store), None if weights is None else str(weights)
+    _, description, trained, kept, probe = found
+    if backbone is not None:
+        if place is not None:
+            raise ConfigError("weights and backbone exclude each other: the backbone has its own weights")
+        rebuild_on(backbone, description, trained, kept, probe)
+        return backbone.eval(), description
+    _find_weights(description, found.place, place)
+    model = rebuild(description, trained, kept, place)
+    check_probe(model, description, probe)
     return model, description
 
 
@@ -160,22 +204,24 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
-def _described(description: Any, where: Path, weights: str | None) -> Description:
-    """A description from a stranger, checked, and its frozen weights looked for.
+def _described(description: Any, where: Path) -> Description:
+    """A description from a stranger, checked.
 
     Raises:
         CorruptArtifact: it is none, or would do more than describe.
-        ConfigError: the file of the frozen weights is not on this machine.
     """
     try:
-        checked = Description.from_json(description)
+        return Description.from_json(description)
     except CorruptArtifact as error:
         raise CorruptArtifact(f"{where}: {error}") from None
+
+
+def _find_weights(description: Description, where: Path, weights: str | None) -> None:
+    """Raise ConfigError where the file of the frozen weights is not on this machine."""
     if weights is None:
         try:
-            identity.weights_file(checked.backbone)
+            identity.weights_file(description.backbone)
         except ConfigError as error:
             raise ConfigError(
                 *error.args, f"{where} needs that file: --weights FILE, in Python weights="
             ) from None
-    return checked

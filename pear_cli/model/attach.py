@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
 from pear_cli.backbone import build as backbones
 from pear_cli.config.node import to_node
@@ -17,6 +16,7 @@ from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
 from pear_cli.model.model import adapt, input_size, stated
 from pear_cli.model.preprocessing import Preprocessing
+from pear_cli.model.rebuild import check_bare
 from pear_cli.model.record import Bare, Record, record
 
 
@@ -40,10 +40,10 @@ def attach(
         preprocessing: of its images; None is timm's own evaluation transform.
 
     Raises:
-        ConfigError: a model that cannot be adapted; see `check` and `Adaptation`.
+        ConfigError: a model that cannot be adapted; see `check_bare` and `Adaptation`.
         TrainingError: a module that the model never calls.
     """
-    check(model)
+    check_bare(model)
     classes = classifier_width(model)
     images = preprocessing or Preprocessing.of_timm(model)
     if images.size != input_size(model):
@@ -81,29 +81,6 @@ def attach(
         named=False,
         bare=bare,
     )
-
-
-def check(model: Any) -> None:
-    """Refuse a model that adapters cannot be attached to.
-
-    Raises:
-        ConfigError: it is none of timm's, has adapters already, or is not float32.
-    """
-    if not isinstance(model, nn.Module) or not all(
-        hasattr(model, name) for name in ("get_classifier", "reset_classifier", "pretrained_cfg")
-    ):
-        raise ConfigError(
-            f"{type(model).__name__} is no model of timm: adapters attach to what timm.create_model makes; "
-            "unwrap it first where it is compiled or wrapped"
-        )
-    if isinstance(getattr(model, "adaptation", None), Adaptation):
-        raise ConfigError("the model has adapters already; pear_cli.adapted(model).remove() takes them away")
-    other = {str(p.dtype) for p in model.parameters()} - {"torch.float32"}
-    if other:
-        raise ConfigError(
-            f"the model is {min(other)}: adapters train in float32; attach them to model.float(), and run "
-            "it under torch.autocast"
-        )
 
 
 def classifier_width(model: Any) -> int:

@@ -6,9 +6,11 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +19,40 @@ from pear_cli.backbone.changes import evaluating
 from pear_cli.model import model as models
 from pear_cli.system.threads import cores
 from pear_cli.training.devices import Device
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a task costs beside its frozen backbone.
+
+    Args:
+        trained: parameters that are trained, each tensor once.
+        stored: parameters that are stored: adapters, classifier and kept knowledge.
+        bytes: of the stored tensors, as files.
+        macs: multiply-accumulates of the whole network for one image; sharing does not lower them.
+    """
+
+    trained: int
+    stored: int
+    bytes: int
+    macs: int
+
+
+def of_task(model: nn.Module, kept: Mapping[str, Tensor], size: int) -> Costs:
+    """What an adapted model costs beside its frozen backbone.
+
+    Args:
+        kept: its encoded knowledge.
+        size: side of its input, in pixels.
+    """
+    counted = parameters(model, kept)
+    files = [save(models.tensors(model)), *([save(dict(kept))] if kept else [])]
+    return Costs(
+        counted["trainable_params"],
+        counted["stored_params"],
+        sum(map(len, files)),
+        macs_per_image(model, size),
+    )
 
 
 def parameters(model: nn.Module, kept: Mapping[str, Tensor] | None = None) -> dict[str, int]:

@@ -20,11 +20,16 @@ def load_model(artifact: Artifact, weights: str | None = None) -> tuple[nn.Modul
     """
     description = Description.from_json(artifact.json(MODEL))
     model = rebuild(description, artifact.tensors(ADAPTERS), kept_knowledge(artifact), weights)
+    models.check_probe(model, description, probe_logits(artifact))
+    return model, description
+
+
+def probe_logits(artifact: Artifact) -> Tensor:
+    """The logits (4, K) of the fixed batch that an artifact stores."""
     logits = artifact.tensors(PROBE).get("logits")
     if logits is None:
         raise corrupt(artifact.path, f"{PROBE}.safetensors has no logits")
-    models.check_probe(model, description, logits)
-    return model, description
+    return logits
 
 
 def kept_knowledge(artifact: Artifact) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """An adapted model: made new, described as data, and made again from its description."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -136,7 +136,15 @@ def load_tensors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
     Raises:
         CorruptArtifact: names or shapes that are not the model's.
     """
-    parameters = _state(model)
+    assign(_state(model), stored)
+
+
+def assign(parameters: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Set tensors by name, in place.
+
+    Raises:
+        CorruptArtifact: names or shapes that are not the same.
+    """
     if parameters.keys() != stored.keys():
         names = sorted(parameters.keys() ^ stored.keys())
         raise CorruptArtifact(f"the tensors are not those of this model: {', '.join(names[:3])} …")
@@ -185,18 +193,27 @@ def stated(model: nn.Module) -> Mapping[str, Any]:
 @torch.inference_mode()
 def probe(model: nn.Module, size: int) -> Tensor:
     """Logits (4, K) of a fixed batch, on the CPU in float32: what a faithful copy of the model repeats."""
-    noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     device = next(model.parameters()).device
     with evaluating(model):
-        logits: Tensor = model.cpu()(noise)
+        logits: Tensor = model.cpu()(fixed_batch(size))
     model.to(device)
     return logits
 
 
+def fixed_batch(size: int) -> Tensor:
+    """The images (4, 3, size, size) of which faithful copies of a model give the same logits."""
+    return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
 def check_probe(model: nn.Module, description: Description, stored: Tensor) -> None:
     """Raise CorruptArtifact if the model answers the fixed batch otherwise than when it was stored."""
+    check_logits(lambda: probe(model, description.size), description, stored)
+
+
+def check_logits(answer: Callable[[], Tensor], description: Description, stored: Tensor) -> None:
+    """`check_probe` of whatever computes the logits (4, K) of the fixed batch."""
     try:
-        now = probe(model, description.size)
+        now = answer()
     except RuntimeError as failure:
         raise CorruptArtifact(f"the model cannot be computed: {failure}") from None
     if now.shape != stored.shape:

@@ -12,8 +12,9 @@ from pear_cli.config.choices import Interpolation, Resize
 from pear_cli.data import transforms
 from pear_cli.data.preparation import CROP_PCT, Preparation
 from pear_cli.errors import ConfigError
+from pear_cli.model.description import Description
 from pear_cli.model.model import input_size, stated
-from pear_cli.training.batches import Normaliser
+from pear_cli.training.batches import Normaliser, statistics
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class Preprocessing:
         """
         pixels = self.preparation(transforms.to_rgb(image, self.grey_range))
         return self._normalise(torch.from_numpy(pixels).permute(2, 0, 1))
+
+    @classmethod
+    def described(cls, description: Description, model: nn.Module) -> "Preprocessing":
+        """That of a description; a model states what the description leaves to its backbone."""
+        d, backbone = description, description.backbone
+        mean, std = statistics(model, d.normalization)
+        if d.normalization.statistics is None and backbone.mean is not None and backbone.std is not None:
+            mean, std = backbone.mean, backbone.std
+        return cls(d.size, d.resize, d.crop_pct, d.interpolation, tuple(mean), tuple(std), d.grey_range)
 
     @classmethod
     def of_timm(cls, model: nn.Module) -> "Preprocessing":

@@ -17,10 +17,22 @@ from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
-from pear_cli.model.model import adapt, adaptation, create, input_size, load_tensors, narrow, stated
+from pear_cli.model.model import (
+    adapt,
+    adaptation,
+    check_probe,
+    create,
+    input_size,
+    load_tensors,
+    narrow,
+    stated,
+)
+from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.model.record import Bare, Record, cleared, record, share_map_of
 from pear_cli.pruning import knowledge
-from pear_cli.training.batches import statistics
+
+WRAPPERS = ("_orig_mod", "module")
+"""Where torch.compile, and DDP, FSDP or Accelerate, keep the model that they wrap."""
 
 OWN = "give the model that it was attached to: in Python, load(…, backbone=model)"
 """The remedy where timm cannot make a backbone again."""
@@ -68,18 +80,21 @@ def rebuild_on(
     description: Description,
     stored: Mapping[str, Tensor],
     kept: Mapping[str, Tensor],
+    probe: Tensor,
 ) -> None:
     """Make a model that is there the one that was described, in place; where that fails, it stays as it was.
 
     Args:
         backbone: a timm model without adapters; it gets a new classifier and keeps its mode and device.
         description, stored, kept: as for `rebuild`.
+        probe: logits of the fixed batch, which it must give.
 
     Raises:
-        ConfigError: a backbone with other weights, or of another input size.
-        CorruptArtifact: tensors that do not fit.
+        ConfigError: no bare model of timm, or one with other weights or of another input size.
+        CorruptArtifact: tensors that do not fit, or other logits.
     """
     method = description.built_method()
+    check_bare(backbone)
     check_backbone(backbone, description, method)
     bare = Bare.of(backbone, method)
     with bare.recording(backbone):
@@ -92,6 +107,30 @@ def rebuild_on(
         bare.remember(cleared(adapted, description.mask))
         _restore(backbone, description, stored, kept)
         record(backbone).bare = bare
+        check_probe(backbone, description, probe)
+
+
+def check_bare(model: Any) -> None:
+    """Refuse a model that adapters cannot be attached to.
+
+    Raises:
+        ConfigError: it is none of timm's, has adapters already, or is not float32.
+    """
+    names = ("get_classifier", "reset_classifier", "pretrained_cfg")
+    wrapped = isinstance(model, nn.Module) and any(name in model._modules for name in WRAPPERS)
+    if not isinstance(model, nn.Module) or wrapped or not all(hasattr(model, name) for name in names):
+        raise ConfigError(
+            f"{type(model).__name__} is no model of timm: adapters attach to what timm.create_model makes; "
+            "unwrap it first where it is compiled or wrapped"
+        )
+    if isinstance(model._modules.get("adaptation"), Adaptation):
+        raise ConfigError("the model has adapters already; pear_cli.adapted(model).remove() takes them away")
+    other = {str(p.dtype) for p in model.parameters()} - {"torch.float32"}
+    if other:
+        raise ConfigError(
+            f"the model is {min(other)}: adapters train in float32; attach them to model.float(), and run "
+            "it under torch.autocast"
+        )
 
 
 def check_backbone(backbone: nn.Module, description: Description, method: Method, known: str = "") -> None:
@@ -181,15 +220,15 @@ def restore_adapters(
 
 def state_data_config(model: nn.Module, description: Description) -> None:
     """Say on a model how its images are prepared, the way timm reads it."""
-    mean, std = statistics(model, description.normalization)
+    images = Preprocessing.described(description, model)
     settable: Any = model
     settable.pretrained_cfg = settable.default_cfg = {
         **stated(model),
         "num_classes": len(description.classes),
         "input_size": (3, description.size, description.size),
         "fixed_input_size": True,
-        "mean": tuple(mean),
-        "std": tuple(std),
+        "mean": images.mean,
+        "std": images.std,
         "interpolation": description.interpolation.value,
         "crop_pct": description.crop_pct,
         "crop_mode": "center" if description.resize is Resize.crop else "squash",

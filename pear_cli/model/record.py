@@ -15,11 +15,9 @@ from pear_cli.backbone.widths import tensor_at
 from pear_cli.config.choices import Unit
 from pear_cli.model.description import Description
 from pear_cli.model.model import adaptation
-from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.pruning.mask import Mask
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance
-from pear_cli.training.batches import statistics
 
 
 @dataclass
@@ -102,12 +100,6 @@ class Record:
     def recording(self, model: nn.Module) -> AbstractContextManager[None]:
         """Record what the block does to the backbone, if what it was before is known."""
         return nullcontext() if self.bare is None else self.bare.changes.recording(model)
-
-    def preprocessing(self, model: nn.Module) -> Preprocessing:
-        """How an image becomes the model's input."""
-        d = self.description
-        mean, std = statistics(model, d.normalization)
-        return Preprocessing(d.size, d.resize, d.crop_pct, d.interpolation, mean, std, d.grey_range)
 
 
 def record(model: nn.Module) -> Record:

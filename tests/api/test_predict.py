@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pear_cli.api import predict as predicting
+from pear_cli.api.predict import predict
 from pear_cli.data.loading import load
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError
-from pear_cli.export import predict as predicting
-from pear_cli.export.predict import predict
 from pear_cli.export.single_file import export
 
 
