@@ -16,7 +16,7 @@ from pear_cli.api.keywords import calibration, method_of, settings_of, sharing
 from pear_cli.config.choices import Unit
 from pear_cli.config.settings import Prune, Score
 from pear_cli.errors import ConfigError
-from pear_cli.export import single_file
+from pear_cli.export import writing
 from pear_cli.model import attach as attaching
 from pear_cli.model import costs, record
 from pear_cli.model import merge as merging
@@ -148,7 +148,8 @@ class Adapted:
                 times, and an iterator, which cannot be, is kept in memory. The order should stay the same.
             loss: of logits and labels, the mean of a batch.
             seed: of the criterion `random`.
-            score: settings as in conf/score, such as `criterion="fisher"` or `unit="head"`.
+            score: settings as in conf/score, such as `criterion="fisher"` or `unit="head"`; how many batches
+                there are, and how large, is the caller's choice.
 
         Raises:
             ConfigError: an unknown setting, or units that the method lacks.
@@ -157,10 +158,10 @@ class Adapted:
         """
         if "batch_size" in score:
             raise ConfigError("score.batch_size is not set here: the batches have their own")
-        config = settings_of("score", Score, score)
+        config = settings_of("score", Score, {**score, "batches": None})
         device = next(self.model.parameters()).device
         where = Device(device, torch.float32)
-        read = calibration(batches, config.batches, device)
+        read = calibration(batches, device)
         return scoring.score(self.model, read, config, where, seed, loss)
 
     def prune(
@@ -242,7 +243,7 @@ class Adapted:
             )
         description = replace(now.description, classes=tuple(map(str, names)))
         out = Path(path)
-        return single_file.write(self.model, description, now.kept, out, now.importance, force=overwrite)
+        return writing.save(self.model, description, now.kept, out, now.importance, force=overwrite)
 
     def costs(self) -> costs.Costs:
         """What the task costs beside its frozen backbone."""

@@ -1,7 +1,6 @@
 """What a caller says in keywords, as typed settings: those of the presets, but for what is said."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -51,14 +50,12 @@ def sharing(unit: Unit, share: str, knowledge: str | Mapping[str, Any]) -> tuple
     return chosen(ShareRule, share, "share.rule"), kept
 
 
-def calibration(
-    batches: Iterable[tuple[Tensor, Tensor]], count: int | None, device: torch.device
-) -> Calibration:
+def calibration(batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Calibration:
     """Batches that can be read several times, on the device."""
-    again = list(islice(batches, count)) if isinstance(batches, Iterator) else batches
+    again = list(batches) if isinstance(batches, Iterator) else batches
 
     def read() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in islice(again, count):
+        for batch in again:
             sound = isinstance(batch, tuple | list) and len(batch) == 2
             if not sound or not all(isinstance(part, Tensor) for part in batch) or batch[0].ndim != 4:
                 raise DataError("score reads batches of (images, labels): tensors (B, 3, H, W) and (B,)")

@@ -100,7 +100,7 @@ def export(
     pear export 3f2a --format safetensors --out digits.safetensors --force
     pear export 3f2a --merge --out vit_digits.safetensors
     """
-    from pear_cli.export import merged, single_file
+    from pear_cli.export import merged, writing
 
     _check_format(form, FORMATS)
     if merge:
@@ -109,7 +109,7 @@ def export(
     elif weights is not None:
         raise UsageError("--weights goes with --merge; without it the frozen weights are not exported")
     else:
-        single_file.export(artifact, out, _store(store), force=force)
+        writing.export(artifact, out, _store(store), force=force)
     typer.echo(out)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pear_cli.adapters.adaptation import Host, Product, add_products
+from pear_cli.adapters.host import Host, Product, add_products
 
 Place = tuple[str, str]
 """The module whose output is added to, and the one whose input is read; empty where they are the same."""

@@ -12,6 +12,7 @@ from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import measure, measure_layers
 from pear_cli.scoring.probe import Calibration, Loss
+from pear_cli.scoring.units import check_kind
 from pear_cli.training.devices import Device
 
 
@@ -26,8 +27,12 @@ def score(
     """Measure how important every unit is, without changing the model: see `measure`.
 
     Channels and blocks are measured on a merged copy of the model.
+
+    Raises:
+        ConfigError: units that the method lacks, or a network whose channels cannot be followed.
     """
     if config.unit in (Unit.channel, Unit.block):
+        check_kind(adaptation(model), config.unit)
         of = layers(model, config.unit)
         return measure_layers(merge(model), of, batches, config, where, seed, loss)
     return measure(model, batches, config, where, seed, loss)

@@ -107,17 +107,22 @@ class UnitAtWork:
         return update[..., rows], out[..., rows]
 
 
+def check_kind(adaptation: Adaptation, kind: Unit) -> None:
+    """Raise ConfigError where a method has no units of a kind."""
+    if kind not in adaptation.method.units:
+        known = ", ".join(sorted(unit.value for unit in adaptation.method.units))
+        raise ConfigError(
+            f"score.unit = {kind.value}: {type(adaptation.method).__name__} has none; its units: {known}"
+        )
+
+
 def units_at_work(adaptation: Adaptation, kind: Unit) -> list[UnitAtWork]:
     """The units of a kind, by block, then slot, then index.
 
     Raises:
         ConfigError: the method has no such units.
     """
-    if kind not in adaptation.method.units:
-        known = ", ".join(sorted(unit.value for unit in adaptation.method.units))
-        raise ConfigError(
-            f"score.unit = {kind.value}: {type(adaptation.method).__name__} has none; its units: {known}"
-        )
+    check_kind(adaptation, kind)
     return KINDS[kind](adaptation)
 
 

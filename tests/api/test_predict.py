@@ -15,7 +15,7 @@ from pear_cli.api.predict import predict
 from pear_cli.data.loading import load
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError
-from pear_cli.export.single_file import export
+from pear_cli.export.writing import export
 
 
 @pytest.fixture

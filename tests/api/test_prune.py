@@ -36,7 +36,6 @@ def test_scores_are_those_of_one_batch_or_many_and_leave_no_trace(trained, batch
     assert len(found.units) == 8
     assert found.images == 12
     assert adapted.score(iter(list(loader))) == found
-    assert adapted.score(loader, batches=2).images == 8
     assert adapted.score(loader, criterion="magnitude") != found
     assert same(state(model), before)
 
@@ -59,7 +58,8 @@ def test_the_loss_is_the_callers(trained, batch):
         ([{"x": 1}], {}, DataError, r"batches of \(images, labels\)"),
         (None, {"criterion": "tailor"}, ConfigError, 'unknown; did you mean "taylor"'),
         (None, {"batch_size": 3}, ConfigError, "the batches have their own"),
-        (None, {"unit": "block"}, ConfigError, "block"),
+        (None, {"unit": "block"}, ConfigError, "score.unit = block: LoRA has none; its units: adapter"),
+        (None, {"unit": "channel"}, ConfigError, "score.unit = channel: LoRA has none"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(trained, batch, batches, settings, error, said):

@@ -21,7 +21,7 @@ from pear_cli.experiment.lineage import Lineage
 from pear_cli.experiment.read import read
 from pear_cli.export import load as api
 from pear_cli.export import merged
-from pear_cli.export.single_file import export
+from pear_cli.export.writing import export
 from pear_cli.launch.composing import composed
 from pear_cli.model import model as models
 from pear_cli.model.description import Description

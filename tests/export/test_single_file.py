@@ -16,8 +16,9 @@ import pear_cli
 from pear_cli.backbone import weights as weightfile
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import load as api
-from pear_cli.export import merged, single_file
-from pear_cli.export.single_file import export, read
+from pear_cli.export import merged, single_file, writing
+from pear_cli.export.single_file import read
+from pear_cli.export.writing import export
 from pear_cli.model import model as models
 from pear_cli.report.terminal.exported import print_exported
 from pear_cli.report.terminal.layout import console
@@ -147,7 +148,7 @@ def forge(path, texts=None, tensors=None):
     """Write a file whose hash is right, whatever is in it."""
     file = read(path)
     kept = {name: text for name, text in file.texts.items() if name != "sha256"}
-    path.write_bytes(single_file._serialise(file.tensors | (tensors or {}), kept | (texts or {})))
+    path.write_bytes(single_file.serialise(file.tensors | (tensors or {}), kept | (texts or {})))
 
 
 def test_a_foreign_tensor_is_refused(exported):
@@ -214,8 +215,8 @@ def test_a_checkpoint_and_a_dense_model_are_exported_too(finished, tmp_path):
 def test_of_frozen_weights_only_the_name_is_exported(finished, weights, kept):
     description = finished.made["adapt"].json("model")
     description["backbone"]["weights"] = weights
-    assert single_file._portable(description)["backbone"]["weights"] == kept
-    assert single_file._portable(description)["weights"] == description["weights"]
+    assert writing.portable(description)["backbone"]["weights"] == kept
+    assert writing.portable(description)["weights"] == description["weights"]
 
 
 def test_frozen_weights_that_this_machine_lacks_are_asked_for(exported):

@@ -13,7 +13,7 @@ from pear_cli.data.loading import load
 from pear_cli.errors import ConfigError, CorruptArtifact, DataError, MissingArtifact, TrainingError
 from pear_cli.export import load as api
 from pear_cli.export import merged
-from pear_cli.export.single_file import export
+from pear_cli.export.writing import export
 from pear_cli.model import model as models
 from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
