@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.hooks import RemovableHandle
 
 from pear_cli.adapters.adaptation import Adaptation
@@ -112,6 +113,12 @@ class TaskBank:
             self._hooked = {}
             self._changes.undo()
 
+    @overload
+    def __call__(self, x: Tensor, task: str) -> Tensor: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, x: Tensor, task: Sequence[str]) -> list[Tensor]: ...
+
     @torch.inference_mode()
     def __call__(self, x: Tensor, task: str | Sequence[str]) -> Tensor | list[Tensor]:
         """Logits of a batch, of one task or of each image's own, in one pass of the backbone.
@@ -200,6 +207,8 @@ class TaskBank:
         heads = {name: tensor for name, tensor in stored.trained.items() if name.startswith("head.")}
         models.assign(own, {name: t for name, t in stored.trained.items() if name not in heads})
         adapted.to(device).requires_grad_(False).eval()
+        if own:  # in one piece of memory
+            vector_to_parameters(parameters_to_vector(adapted.parameters()), adapted.parameters())
         work = {(host.path, host.reads): light(host) for host in adapted.hosts}
         silent = {name: adapted.silenced(name) for name in adapted.silent}
         return Task(work, silent, self._heads(heads, len(description.classes), device))

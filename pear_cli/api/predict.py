@@ -5,26 +5,26 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
+from pear_cli.api.bank import TaskBank
 from pear_cli.config.settings import Runtime
 from pear_cli.data import transforms
-from pear_cli.data.images import Images, Pixels
-from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, DataError, printable
 from pear_cli.export import load as api
-from pear_cli.model.description import Description
+from pear_cli.export.source import find
+from pear_cli.model.preprocessing import Preprocessing
+from pear_cli.model.rebuild import made_again
 from pear_cli.store.store import Store
 from pear_cli.system.streams import formula_free
 from pear_cli.training import engine
-from pear_cli.training.batches import Batches, statistics
 from pear_cli.training.devices import Device
 
 BATCH = 32
@@ -36,21 +36,21 @@ class Prediction:
 
     Args:
         path: of the file, as it was given.
+        model: that labelled it, as it was given; null where there is one.
         labels: the likeliest first.
         probabilities: one a label; over all classes they sum to 1.
     """
 
     path: str
+    model: str | None
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     def cells(self) -> list[str]:
-        """Path, label, probability, label, …; control characters in names are escaped."""
+        """Path, model, label, probability, label, …; control characters in names are escaped."""
         pairs = zip(self.labels, self.probabilities, strict=True)
-        return [
-            printable(self.path),
-            *(cell for label, p in pairs for cell in (printable(label), f"{p:.4f}")),
-        ]
+        named = [printable(self.path), *([] if self.model is None else [printable(self.model)])]
+        return [*named, *(cell for label, p in pairs for cell in (printable(label), f"{p:.4f}"))]
 
     def tsv(self) -> str:
         """The cells with tabs between them."""
@@ -64,7 +64,87 @@ class Prediction:
         """One line of JSON; names stand in it unchanged."""
         pairs = zip(self.labels, self.probabilities, strict=True)
         found = [{"label": label, "probability": round(p, 6)} for label, p in pairs]
-        return json.dumps({"path": self.path, "predictions": found})
+        model = {} if self.model is None else {"model": self.model}
+        return json.dumps({"path": self.path, **model, "predictions": found})
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """One model, or several on one backbone, that label the same images.
+
+    Args:
+        names: of the models in the output; null for a model alone.
+        classes, transforms: of each model: its label names, and how it takes an image.
+        logits: (B, K) of each model, of its images (B, 3, H, W).
+    """
+
+    names: tuple[str | None, ...]
+    classes: tuple[tuple[str, ...], ...]
+    transforms: tuple[Preprocessing, ...]
+    logits: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+    def decode(self, path: str) -> list[Tensor]:
+        """One image as each model takes it; a pipe or a device is no image, and would never end.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        place = Path(path)
+        if place.exists() and not place.is_file():
+            raise DataError(f"image {path} is not a plain file")
+        read = {t.grey_range: transforms.read(place, t.grey_range) for t in set(self.transforms)}
+        try:
+            taken = {t: t.of_rgb(read[t.grey_range]) for t in set(self.transforms)}
+        except ValueError as error:
+            raise DataError(f"image {path}: {error}") from None
+        return [taken[t] for t in self.transforms]
+
+    def label(
+        self, paths: Sequence[str], images: Sequence[Sequence[Tensor]], topk: int
+    ) -> Iterator[Prediction]:
+        """The likeliest labels of a batch, image by image, by each model."""
+        found = self.logits([torch.stack(of_one) for of_one in zip(*images, strict=True)])
+        best = [logits.float().softmax(-1).cpu().topk(min(topk, logits.shape[-1])) for logits in found]
+        for row, path in enumerate(paths):
+            for name, classes, (values, indices) in zip(self.names, self.classes, best, strict=True):
+                labels = tuple(classes[i] for i in indices[row].tolist())
+                yield Prediction(path, name, labels, tuple(values[row].tolist()))
+
+
+def one(source: str | Path, store: Store | None, weights: str | None, where: Device) -> Labeller:
+    """The labeller of one model."""
+    model, description = api.load_described(source, store, weights)
+    model.to(where.device)
+
+    def logits(images: Sequence[Tensor]) -> list[Tensor]:
+        with torch.inference_mode(), where.autocast():
+            return [model(x.to(where.device)) for x in images]
+
+    return Labeller((None,), (description.classes,), (Preprocessing.described(description, model),), logits)
+
+
+def several(sources: Sequence[str], store: Store | None, weights: str | None, where: Device) -> Labeller:
+    """The labeller of several models on one backbone: that of the first.
+
+    Raises:
+        ConfigError: a model named twice, or one that the backbone cannot serve, see `TaskBank`.
+    """
+    twice = [name for name, times in Counter(sources).items() if times > 1]
+    if twice:
+        raise ConfigError(f"--also {twice[0]}: it is named twice")
+    found = [find(name, store) for name in sources]
+    places = [place if isinstance(place, Path) else place.path for place in found]
+    backbone = made_again(api.read(places[0]).description, weights).to(where.device)
+    bank = TaskBank(backbone, dict(zip(sources, places, strict=True)))
+
+    def logits(images: Sequence[Tensor]) -> list[Tensor]:
+        names = [name for name, x in zip(sources, images, strict=True) for _ in x]
+        with where.autocast():
+            rows = bank(torch.cat(list(images)), names)
+        return [torch.stack(rows[at : at + len(images[0])]) for at in range(0, len(rows), len(images[0]))]
+
+    classes, prepared = (tuple(map(of, sources)) for of in (bank.classes, bank.transform))
+    return Labeller(tuple(sources), classes, prepared, logits)  # type: ignore[arg-type]
 
 
 def predict(
@@ -72,6 +152,7 @@ def predict(
     files: Sequence[str],
     runtime: Runtime,
     *,
+    also: Sequence[str] = (),
     store: Store | None = None,
     weights: str | None = None,
     topk: int = 5,
@@ -89,6 +170,7 @@ def predict(
         source: an artifact's folder, an exported file, or a key of `store`.
         files: image files, folders (searched through, in sorted order), or `-` for a list on `stdin`.
         runtime: device, precision and threads.
+        also: further models on the same backbone; each image then has a line a model.
         store: where keys are looked up.
         weights: a file with the frozen weights, where this machine has them elsewhere.
         topk: how many labels an image, at least 1.
@@ -98,30 +180,31 @@ def predict(
         The exit code: 1 if any image could not be read, else 0.
 
     Raises:
-        ConfigError: a `topk` below 1.
+        ConfigError: a `topk` below 1, or models that one backbone cannot serve.
         PearError: a model that cannot be loaded, see `pear_cli.load`.
     """
     out, err = out or sys.stdout, err or sys.stderr
     if topk < 1:
         raise ConfigError(f"--topk = {topk} is out of range: at least 1")
     where = engine.device(runtime)
-    model, description = api.load_described(source, store, weights)
-    model.to(where.device)
+    labeller = (
+        several([str(source), *also], store, weights, where) if also else one(source, store, weights, where)
+    )
     bad = 0
     if form == "csv":
-        ranks = range(1, min(topk, len(description.classes)) + 1)
+        ranks = range(1, min(topk, max(map(len, labeller.classes))) + 1)
+        titles = ["path", *(["model"] if also else [])]
         print(
-            _comma_separated(["path", *(f"{n}_{i}" for i in ranks for n in ("label", "probability"))]),
+            _comma_separated([*titles, *(f"{n}_{i}" for i in ranks for n in ("label", "probability"))]),
             file=out,
         )
     transforms.accept_large()
-    for paths, pixels, failures in _batches(
-        _expand(files, stdin or sys.stdin, err), description.preparation, description.grey_range
-    ):
+    size = max(1, BATCH // len(labeller.names))
+    for paths, images, failures in _batches(_expand(files, stdin or sys.stdin, err), labeller.decode, size):
         for failure in failures:
             bad += 1
             print(f"pear predict: {printable(failure)}", file=err, flush=True)
-        for found in label(model, description, paths, pixels, where, topk) if paths else []:
+        for found in labeller.label(paths, images, topk) if paths else []:
             print(getattr(found, form)(), file=out)
         out.flush()
     return 1 if bad else 0
@@ -133,62 +216,29 @@ def _comma_separated(cells: Iterable[str]) -> str:
     return line.getvalue()
 
 
-def label(
-    model: nn.Module,
-    description: Description,
-    paths: Sequence[str],
-    pixels: Sequence[Pixels],
-    where: Device,
-    topk: int,
-) -> Iterator[Prediction]:
-    """The likeliest labels of one batch of images, each of size, size, 3."""
-    images = Images(np.stack(pixels), np.zeros(len(pixels), np.int64), description.classes)
-    batch = Batches(images, statistics(model, description.normalization), where.device)
-    with torch.inference_mode(), where.autocast():
-        logits = model(batch.take(torch.arange(len(batch)))[0])
-    best = logits.float().softmax(-1).cpu().topk(min(topk, logits.shape[-1]))
-    for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-        yield Prediction(path, tuple(description.classes[i] for i in indices), tuple(values))
-
-
-Batch = tuple[list[str], list[Pixels], list[str]]
+Batch = tuple[list[str], list[list[Tensor]], list[str]]
 
 
 def _batches(
-    paths: Iterable[str | DataError], preparation: Preparation, grey_range: int | None = None
+    paths: Iterable[str | DataError], decode: Callable[[str], list[Tensor]], size: int
 ) -> Iterator[Batch]:
-    """Names and pixels of up to `BATCH` images, and what went wrong on the way."""
+    """Names and inputs of up to `size` images, and what went wrong on the way."""
     names: list[str] = []
-    pixels: list[Pixels] = []
+    images: list[list[Tensor]] = []
     failures: list[str] = []
     for path in paths:
         try:
             if isinstance(path, DataError):
                 raise path
-            pixels.append(_decode(path, preparation, grey_range))
+            images.append(decode(path))
             names.append(path)
         except DataError as error:
             failures.append(str(error))
-        if len(names) + len(failures) == BATCH:
-            yield names, pixels, failures
-            names, pixels, failures = [], [], []
+        if len(names) + len(failures) == size:
+            yield names, images, failures
+            names, images, failures = [], [], []
     if names or failures:
-        yield names, pixels, failures
-
-
-def _decode(path: str, preparation: Preparation, grey_range: int | None) -> Pixels:
-    """One image; a pipe or a device is no image, and would never end.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    place = Path(path)
-    if place.exists() and not place.is_file():
-        raise DataError(f"image {path} is not a plain file")
-    try:
-        return preparation(transforms.read(place, grey_range))
-    except ValueError as error:
-        raise DataError(f"image {path}: {error}") from None
+        yield names, images, failures
 
 
 def _expand(files: Sequence[str], stdin: TextIO, err: TextIO = sys.stderr) -> Iterator[str | DataError]:

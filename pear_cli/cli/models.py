@@ -52,6 +52,9 @@ def sites(
 def predict(
     model: Model,
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for a list on stdin.")],
+    also: Annotated[
+        list[str] | None, typer.Option(help="A further model on the same backbone; may be repeated.")
+    ] = None,
     topk: Annotated[int, typer.Option(help="How many labels an image.")] = 5,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -66,6 +69,7 @@ def predict(
     \b
     pear predict 3f2a photos/ --topk 1
     pear predict 3f2a photos/ --format csv > labels.csv
+    pear predict birds.safetensors photos/ --also cars.safetensors --also dogs.safetensors
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli.api import predict as prediction
@@ -77,7 +81,9 @@ def predict(
     place = _store(store)
     form = "json" if as_json else form
     raise typer.Exit(
-        prediction.predict(model, images, runtime, store=place, weights=weights, topk=topk, form=form)
+        prediction.predict(
+            model, images, runtime, also=also or (), store=place, weights=weights, topk=topk, form=form
+        )
     )
 
 

@@ -68,7 +68,11 @@ class Preprocessing:
         Raises:
             ValueError: an image that no model is to read, see `transforms.to_rgb`.
         """
-        pixels = self.preparation(transforms.to_rgb(image, self.grey_range))
+        return self.of_rgb(transforms.to_rgb(image, self.grey_range))
+
+    def of_rgb(self, image: Image.Image) -> Tensor:
+        """The input of an image that is upright RGB already."""
+        pixels = self.preparation(image)
         return self._normalise(torch.from_numpy(pixels).permute(2, 0, 1))
 
     @classmethod

@@ -13,7 +13,7 @@ from pear_cli.backbone import batch_norm, identity
 from pear_cli.backbone import build as backbones
 from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import BatchNorm, KnowledgeKind, Resize
-from pear_cli.config.settings import Backbone, Knowledge
+from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
@@ -21,7 +21,6 @@ from pear_cli.model.model import (
     adapt,
     adaptation,
     check_probe,
-    create,
     input_size,
     load_tensors,
     narrow,
@@ -56,21 +55,9 @@ def rebuild(
         ConfigError: the frozen weights are missing or others.
         CorruptArtifact: tensors that do not fit.
     """
-    config = description.backbone
-    if weights is not None:
-        config = dataclasses.replace(config, weights=weights, pretrained=False)
-    method = description.built_method()
-    if description.weights is None:
-        model = _made_by_timm(description, config, method)
-    else:
-        found = identity.weights_hash(config)
-        if found != description.weights:
-            raise ConfigError(
-                f"the frozen weights of {config.name} are others than this model was adapted on "
-                f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); name the right file "
-                "with backbone.weights, or --weights"
-            )
-        model = create(config, method, len(description.classes), seed=0)
+    model = made_again(description, weights)
+    with backbones.bounded(f"{description.backbone.name} with its adapters"):
+        adapt(model, description.built_method(), seed=0)
     _restore(model, description, stored, kept)
     return model.eval()
 
@@ -160,13 +147,32 @@ def check_backbone(backbone: nn.Module, description: Description, method: Method
         )
 
 
-def _made_by_timm(description: Description, config: Backbone, method: Method) -> nn.Module:
-    """The model of somebody's own loop, where timm can make its backbone again."""
+def made_again(description: Description, weights: str | None = None) -> nn.Module:
+    """The bare backbone of a description, with a zero classifier.
+
+    Args:
+        weights: a file with the frozen weights, where the description's own place does not hold them.
+
+    Raises:
+        ConfigError: the frozen weights are missing or others.
+    """
+    config, classes = description.backbone, len(description.classes)
+    if weights is not None:
+        config = dataclasses.replace(config, weights=weights, pretrained=False)
+    if description.weights is not None:
+        found = identity.weights_hash(config)
+        if found != description.weights:
+            raise ConfigError(
+                f"the frozen weights of {config.name} are others than this model was adapted on "
+                f"(sha256 {found[:12]}… instead of {description.weights[:12]}…); name the right file "
+                "with backbone.weights, or --weights"
+            )
+        return backbones.build(config, classes)
     try:
-        model = create(config, method, len(description.classes), seed=0)
+        model = backbones.build(config, classes)
     except ConfigError as error:
         raise ConfigError(f"{error.args[0]}; or {OWN}", *error.args[1:]) from None
-    if frozen_hash(model, method) != description.frozen:
+    if frozen_hash(model, description.built_method()) != description.frozen:
         raise ConfigError(
             f"the weights of {config.name} that {'the file has' if config.weights else 'timm has'} are not "
             f"those that this task was adapted on; {OWN}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -128,4 +128,4 @@ def light(host: Host) -> Host | tuple[Product, ...]:
         p.untyped_storage().data_ptr() not in own for q in products for p in (q.up, q.down)
     ):
         return host
-    return tuple(products)
+    return tuple(replace(p, up=p.up.detach(), down=p.down.detach()) for p in products)

@@ -16,6 +16,7 @@ from pear_cli.data.loading import load
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError
 from pear_cli.export.writing import export
+from pear_cli.stages.perform import perform
 
 
 @pytest.fixture
@@ -98,8 +99,7 @@ def test_bad_images_are_named_and_the_others_go_on(run, pictures, tmp_path):
         assert str(path) in line
 
 
-def test_results_come_batch_by_batch(run, pictures, monkeypatch):
-    monkeypatch.setattr(predicting, "BATCH", 4)
+def test_results_come_batch_by_batch(pictures):
     read = []
 
     class Lines:
@@ -108,7 +108,7 @@ def test_results_come_batch_by_batch(run, pictures, monkeypatch):
                 read.append(i)
                 yield f"{pictures / f'{i}.png'}\n"
 
-    batches = predicting._batches(predicting._expand(["-"], Lines()), Preparation(16))
+    batches = predicting._batches(predicting._expand(["-"], Lines()), lambda path: [torch.zeros(1)], 4)
     names, pixels, failures = next(batches)
     assert (len(names), len(pixels), failures, read) == (4, 4, [], [0, 1, 2, 3])
     assert len(next(batches)[0]) == 1
@@ -165,3 +165,44 @@ def test_csv_has_a_header_and_no_formula(run, pictures, tmp_path, monkeypatch):
     assert row[0] == "'=1+1,2.png"
     _, (line,), _ = run("=1+1,2.png", form="tsv", topk=2)
     assert row[1:] == line.split("\t")[1:]
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "json"])
+def test_several_models_label_each_image_in_one_pass(finished, run, pictures, form):
+    adapt, dense = (str(finished.made[step].path) for step in ("adapt", "train"))
+    code, lines, err = run(pictures, source=adapt, also=[dense], topk=2, form=form)
+    assert (code, err) == (0, [])
+    alone = [run(pictures, source=model, topk=2, form="tsv")[1] for model in (adapt, dense)]
+    if form == "csv":
+        assert lines.pop(0).split(",") == [
+            "path",
+            "model",
+            "label_1",
+            "probability_1",
+            "label_2",
+            "probability_2",
+        ]
+    assert len(lines) == 12
+    for number, line in enumerate(lines):
+        expected = alone[number % 2][number // 2].split("\t")
+        model = (adapt, dense)[number % 2]
+        if form == "json":
+            said = json.loads(line)
+            assert (said["path"], said["model"]) == (expected[0], model)
+            assert [p["label"] for p in said["predictions"]] == expected[1::2]
+        else:
+            path, named, *cells = line.split("\t") if form == "tsv" else next(csv.reader([line]))
+            assert (path, named, cells[::2]) == (expected[0], model, expected[1::2])
+            for probability, other in zip(cells[1::2], expected[2::2], strict=True):
+                assert abs(float(probability) - float(other)) <= 1e-4
+
+
+def test_models_of_one_pass_are_named_once_and_share_a_backbone(
+    finished, run, pictures, make, store, tmp_path
+):
+    path = finished.made["eval"].path
+    with pytest.raises(ConfigError, match="is named twice"):
+        run(pictures, source=path, also=[str(path)])
+    other = perform("train", make(backbone__seed=1), store).artifact
+    with pytest.raises(ConfigError, match="has other frozen tensors"):
+        run(pictures, source=path, also=[str(other.path)])

@@ -29,7 +29,6 @@ from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge, settle_biases
 from pear_cli.report.analysis.protocol import notes
 from pear_cli.stages.perform import perform_all
-from pear_cli.training import engine
 from pear_cli.training.engine import Trainer
 
 THIN = {"channels": [8, 8, 12, 16], "layers": [1, 1, 1, 1], "zero_init_last": False, "img_size": 32}
@@ -73,7 +72,7 @@ def test_running_statistics_move_by_momentum_to_those_of_the_batch():
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     norm, seen = model.bn1, []
     norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    engine.train_mode(model)
+    model.train()
     model(x), model(2 * x)
     mean, variance = torch.zeros(64), torch.ones(64)
     for inputs in seen:  # B, C, H, W
@@ -89,7 +88,7 @@ def test_a_trained_epoch_is_torchs_own(choice):
     ours = models.create(replace(RESNET, batch_norm=choice), LinearProbe(lr=1.0, slots=()), 3, seed=0)
     theirs = backbones.build(replace(RESNET, batch_norm=BatchNorm.frozen), 3).train()
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    engine.train_mode(ours)
+    ours.train()
     ours(x), theirs(x)
     now, expected = dict(ours.named_buffers()), dict(theirs.named_buffers())
     assert all(torch.equal(now[name], expected[name]) for name in expected) == (choice is BatchNorm.train)
@@ -112,7 +111,7 @@ def test_a_single_image_without_variance_is_told_before_training():
     batch_norm.check_batches(model, 64, 33, 8)  # the last map has 2 × 2 values
     batch_norm.check_batches(models.create(replace(RESNET, batch_norm=BatchNorm.frozen),
                                            LinearProbe(lr=1.0, slots=()), 3, seed=0), 32, 33, 8)  # fmt: skip
-    engine.train_mode(model)
+    model.train()
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         model(torch.zeros(1, 3, 32, 32))  # what torch would say amid an epoch
 
