@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pear_cli.adapters.cut import Cut
 from pear_cli.adapters.method import Method
@@ -70,6 +71,17 @@ class Adapter(nn.Module):
         if self.written is None:
             return up
         return up.new_zeros(self.site.out_dim, up.shape[1]).index_copy(0, self.written, up)
+
+    def mix(self, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+        """matrix (C_out, C_in) times the channels: the last dimension, of a convolution the second."""
+        if self.site.tap is None:
+            return functional.linear(x, matrix, bias)
+        return functional.conv2d(x, matrix[:, :, None, None], bias)
+
+    def activated(self, h: Tensor, activation: str) -> Tensor:
+        """The activation that torch calls by that name, of each number."""
+        found: Tensor = getattr(functional, activation)(h)
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """The adapter's own parameters by name, detached."""

@@ -45,4 +45,4 @@ class AdaptFormer(NonlinearBottleneck):
         return replace(site, module=module, reads=reads)
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        return self.through(adapter, x, lambda h: h.relu())
+        return self.through(adapter, x, "relu")

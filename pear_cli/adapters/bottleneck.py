@@ -64,6 +64,4 @@ class Bottleneck(NonlinearBottleneck):
         return replace(site, in_dim=site.out_dim)  # it reads what the module puts out
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        from torch.nn import functional
-
-        return self.through(adapter, out, getattr(functional, self.activation.value))
+        return self.through(adapter, out, self.activation.value)

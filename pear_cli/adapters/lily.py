@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
-from pear_cli.adapters.method import Adapter, Factors, Method
+from pear_cli.adapters.method import Adapter, Factors, Method, kaiming_uniform
 from pear_cli.backbone.site import Site
 from pear_cli.config.range import Range, Rank, Scale, require
 from pear_cli.errors import ConfigError
@@ -130,18 +130,14 @@ class Lily(Method):
         }
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
         if not self.monoscale:
-            nn.init.kaiming_uniform_(adapter.router, a=5**0.5)
+            kaiming_uniform(adapter.router)
 
     def initialise_bank(self, name: str, bank: "Tensor") -> None:
-        from torch import nn
-
         if name == "hp":
-            nn.init.zeros_(bank)
+            bank.data.zero_()
         else:
-            nn.init.kaiming_uniform_(bank, a=5**0.5)
+            kaiming_uniform(bank)
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         h: Tensor = x @ adapter.banks["lp"].T  # B, N, C_in -> B, N, D
@@ -156,12 +152,10 @@ class Lily(Method):
 
     def _mixture(self, adapter: Adapter, h: "Tensor") -> "Tensor":
         """Σ_e p_e·HP_e, (D, C_out)."""
-        import torch
-
         hp = adapter.banks["hp"]
         if self.monoscale:
             return hp.mean(0)
-        return torch.einsum("e,edc->dc", self._routing(adapter, h), hp)
+        return (self._routing(adapter, h) @ hp.flatten(1)).view(hp.shape[1:])  # E; E, D, C_out -> D, C_out
 
     def _routing(self, adapter: Adapter, h: "Tensor") -> "Tensor":
         """p, the share of each expert, (E), which sums to 1; in training, `running` notes it."""
@@ -179,7 +173,5 @@ def _average(routed: "Tensor") -> "Tensor":
 
     `routed` is their decayed sum. Each p sums to 1, so that its own sum is that of the weights.
     """
-    import torch
-
     total = routed.sum()
-    return torch.where(total > 0, routed / total, 1 / len(routed))
+    return (routed / total).where(total > 0, 1 / len(routed))

@@ -4,7 +4,7 @@ A method is a frozen dataclass of hyper-parameters and a few functions of one ad
 nowhere, so that configs are validated and keys computed without it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
@@ -32,6 +32,23 @@ class Adapter(Protocol):
     def whole(self, up: "Tensor") -> "Tensor":
         """`up` (C_out, D) with zeros in the rows that were cut off."""
         ...
+
+    def mix(self, x: "Tensor", matrix: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
+        """matrix (C_out, C_in) times the channels: the last dimension, of a convolution the second."""
+        ...
+
+    def activated(self, h: "Tensor", activation: str) -> "Tensor":
+        """The activation that torch calls by that name, of each number."""
+        ...
+
+
+def kaiming_uniform(tensor: "Tensor") -> None:
+    """Set a tensor as torch's own layers start, in place: U(±1/√n), where n numbers make one of its output.
+
+    Source: `torch.nn.init.kaiming_uniform_` with a = √5.
+    """
+    bound = tensor[0].numel() ** -0.5
+    tensor.data.uniform_(-bound, bound)
 
 
 class Factors(NamedTuple):
@@ -183,10 +200,8 @@ class BottleneckMethod(Method):
         return {"down": (self.rank, site.in_dim), "up": (site.out_dim, self.rank)}
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
-        nn.init.kaiming_uniform_(adapter.down, a=5**0.5)
-        nn.init.zeros_(adapter.up)
+        kaiming_uniform(adapter.down)
+        adapter.up.data.zero_()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +225,11 @@ class NonlinearBottleneck(BottleneckMethod):
         for name in ("down_bias", "up_bias") if self.bias else ():
             getattr(adapter, name).data.zero_()
 
-    def through(self, adapter: Adapter, x: "Tensor", activation: "Callable[[Tensor], Tensor]") -> "Tensor":
+    def through(self, adapter: Adapter, x: "Tensor", activation: str) -> "Tensor":
         """scale · up(dropout(activation(down(x)))), (B, N, C_in) -> (B, N, C_out)."""
         h: Tensor = x @ adapter.down.T  # B, N, C_in -> B, N, D
         if self.bias:
             h = h + adapter.down_bias
-        h = adapter.dropout(activation(h))
+        h = adapter.dropout(adapter.activated(h, activation))
         y = h @ adapter.up.T  # B, N, D -> B, N, C_out
         return self.scale * (y + adapter.up_bias if self.bias else y)

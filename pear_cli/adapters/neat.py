@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from pear_cli.adapters.method import Adapter, BottleneckMethod, Factors
+from pear_cli.adapters.method import Adapter, BottleneckMethod, Factors, kaiming_uniform
 from pear_cli.backbone.site import Site
 from pear_cli.config.range import Range, require
 from pear_cli.errors import ConfigError
@@ -72,11 +72,9 @@ class NEAT(BottleneckMethod):
         return {**super().shapes(site), "down": (self.rank, site.out_dim), **inner}
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
         super().initialise(adapter)
         for name in self._inner():
-            nn.init.kaiming_uniform_(getattr(adapter, name), a=5**0.5)
+            kaiming_uniform(getattr(adapter, name))
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         up, down, scale = self.factors(adapter, weight)

@@ -57,9 +57,7 @@ class StructuredPruningAdapter(Method):
         return adapter.bias
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        return pointwise(
-            adapter.site.tap, read(adapter.site.tap, x, out), self.delta(adapter, weight), adapter.bias
-        )
+        return adapter.mix(read(adapter.site.tap, x, out), self.delta(adapter, weight), adapter.bias)
 
 
 def read(tap: Tap | None, x: "Tensor", out: "Tensor") -> "Tensor":
@@ -68,12 +66,3 @@ def read(tap: Tap | None, x: "Tensor", out: "Tensor") -> "Tensor":
         return x
     rows, columns = out.shape[-2:]
     return x[..., tap.first :: tap.stride, tap.first :: tap.stride][..., :rows, :columns]
-
-
-def pointwise(tap: Tap | None, x: "Tensor", matrix: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
-    """matrix (C_out, C_in) times the channels: the last of a linear layer, the second of a convolution."""
-    from torch.nn import functional
-
-    if tap is None:
-        return functional.linear(x, matrix, bias)
-    return functional.conv2d(x, matrix[:, :, None, None], bias)

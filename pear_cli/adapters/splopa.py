@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pear_cli.adapters.method import Adapter
+from pear_cli.adapters.method import Adapter, kaiming_uniform
 from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter
 from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Initial, Unit
@@ -76,32 +76,28 @@ class SPLoPA(StructuredPruningAdapter):
         }
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
         super().initialise(adapter)
         if self.initial is Initial.paper:
-            nn.init.uniform_(adapter.pos, -NEARLY_ZERO, NEARLY_ZERO)
+            adapter.pos.data.uniform_(-NEARLY_ZERO, NEARLY_ZERO)
         else:
-            nn.init.kaiming_uniform_(adapter.pos, a=5**0.5)
+            kaiming_uniform(adapter.pos)
 
     def initialise_bank(self, name: str, bank: "Tensor") -> None:
-        from torch import nn
-
         if name == "cols" and self.initial is Initial.code:
-            nn.init.uniform_(bank, -NEARLY_ZERO, NEARLY_ZERO)
+            bank.data.uniform_(-NEARLY_ZERO, NEARLY_ZERO)
         else:
-            nn.init.kaiming_uniform_(bank, a=5**0.5)
+            kaiming_uniform(bank)
 
     def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
-        import torch
-
         down, across = self.grid(adapter.site)
         pos = adapter.pos
         if adapter.written is not None:  # n, kept blocks -> n, I, J
             whole = pos.new_zeros(self.prototypes, down * across).index_copy(1, adapter.written, pos)
             pos = whole.view(self.prototypes, down, across)
         blocks = adapter.banks["cols"] @ adapter.banks["rows"]  # n, b0, b1
-        return torch.einsum("nij,nab->iajb", pos, blocks).reshape(adapter.site.out_dim, adapter.site.in_dim)
+        sums = pos.flatten(1).T @ blocks.flatten(1)  # n, I, J; n, b0, b1 -> I·J, b0·b1
+        laid = sums.view(down, across, *blocks.shape[1:]).transpose(1, 2)  # I, b0, J, b1
+        return laid.reshape(adapter.site.out_dim, adapter.site.in_dim)
 
     def sides(self, name: str) -> tuple[int | None, int | None]:
         return (None, None)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pear_cli.adapters.method import Adapter
-from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, pointwise, read
+from pear_cli.adapters.method import Adapter, kaiming_uniform
+from pear_cli.adapters.spa import NEARLY_ZERO, StructuredPruningAdapter, read
 from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Initial
 from pear_cli.config.range import Rank, require
@@ -44,20 +44,18 @@ class SPLoRA(StructuredPruningAdapter):
         return {**bottleneck, **super().shapes(site)}
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
         super().initialise(adapter)
         rows = adapter.rows if self.initial is Initial.paper else adapter.rows[None]
-        nn.init.kaiming_uniform_(rows, a=5**0.5)
-        nn.init.uniform_(adapter.cols, -NEARLY_ZERO, NEARLY_ZERO)
+        kaiming_uniform(rows)
+        adapter.cols.data.uniform_(-NEARLY_ZERO, NEARLY_ZERO)
 
     def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         return adapter.cols @ adapter.rows
 
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
         tap = adapter.site.tap
-        h = pointwise(tap, read(tap, x, out), adapter.rows)  # B, …, C_in -> B, …, r; B, r, H, W
-        return pointwise(tap, h, adapter.cols, adapter.bias)
+        h = adapter.mix(read(tap, x, out), adapter.rows)  # B, …, C_in -> B, …, r; B, r, H, W
+        return adapter.mix(h, adapter.cols, adapter.bias)
 
     def sides(self, name: str) -> tuple[int | None, int | None]:
         return {"cols": (0, None), "rows": (None, 1)}.get(name, super().sides(name))

@@ -32,10 +32,8 @@ class SPPaRA(StructuredPruningAdapter):
         return {"pointwise": (site.out_dim, site.in_dim), **super().shapes(site)}
 
     def initialise(self, adapter: Adapter) -> None:
-        from torch import nn
-
         super().initialise(adapter)
-        nn.init.uniform_(adapter.pointwise, -NEARLY_ZERO, NEARLY_ZERO)
+        adapter.pointwise.data.uniform_(-NEARLY_ZERO, NEARLY_ZERO)
 
     def delta(self, adapter: Adapter, weight: "Tensor | None") -> "Tensor":
         return adapter.pointwise
