@@ -1,5 +1,6 @@
 """BatchNorm in a backbone: whether training changes its running statistics, and which these are."""
 
+import torch
 from torch import Tensor, nn
 
 from pear_cli.errors import ConfigError
@@ -57,8 +58,6 @@ def check_batches(model: nn.Module, size: int, images: int, batch_size: int) -> 
     Raises:
         ConfigError: names the setting and the norm; torch itself would stop amid the epoch.
     """
-    import torch
-
     if not learns(model) or (batch_size > 1 and images % batch_size != 1):
         return
     alone: list[str] = []

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch_pruning
 from torch import Tensor, nn
 
 from pear_cli.backbone.site import Site
@@ -91,12 +92,10 @@ def coupled(model: nn.Module, of: Sequence[Group], x: Tensor) -> list[tuple[Any,
 
 
 def _graph(model: nn.Module, x: Tensor) -> Any:
-    import torch_pruning as tp
-
     model.requires_grad_(True)  # the couplings are found along the gradient
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters that are no module's: such groups are left alone
-        return tp.DependencyGraph().build_dependency(model.eval(), x)
+        return torch_pruning.DependencyGraph().build_dependency(model.eval(), x)
 
 
 def _whole_sites(model: nn.Module) -> dict[str, Site]:

@@ -4,20 +4,30 @@ import dataclasses
 import importlib.metadata
 import os
 import re
+import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pear_cli.errors import ConfigError, near
+import huggingface_hub
+from huggingface_hub import constants
+
+from pear_cli.backbone import download, download_from_hub, published_by_timm
+from pear_cli.errors import ConfigError
 from pear_cli.store import cache as hashes
+from pear_cli.system import progress
 
 SAFE = {
     "pytorch_model.bin": "model.safetensors",
     "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
 }
 """What a repository of the hub calls the same weights without pickle."""
+
+STATED = re.compile(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)")
+"""What torch's hub has of a file's SHA-256 in its name."""
 
 PATIENCE = 5.0
 """Seconds that a host has to answer."""
@@ -74,7 +84,7 @@ def check(path: Path, sha256: str) -> None:
     at the end.
     """
     blob = path.resolve().name
-    stated = re.fullmatch("[0-9a-f]{64}", blob) or re.search(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)", blob)
+    stated = re.fullmatch("[0-9a-f]{64}", blob) or STATED.search(blob)
     if stated is not None and not sha256.startswith(stated[0]):
         raise ConfigError(
             f"{path} is damaged: its sha256 is {sha256[:12]}… instead of {stated[0][:12]}…",
@@ -95,19 +105,11 @@ def _source(name: str) -> Source:
 
 
 def _ask_timm(name: str) -> Source:
-    import timm
-
-    try:
-        known: Any = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # the architecture is there, the tag is not
-        known = None
-    if known is None or not (known.hf_hub_id or known.url):
-        tags = timm.list_pretrained()
-        raise ConfigError(f"timm has no pretrained weights for {name!r}{near(name, tags)}")
-    if not known.hf_hub_id:
-        return Source(name, None, None, (), str(known.url))
-    hub, _, revision = str(known.hf_hub_id).partition("@")
-    stated = known.hf_hub_filename or "pytorch_model.bin"
+    repository, file, url = published_by_timm(name)
+    if not repository:
+        return Source(name, None, None, (), url)
+    hub, _, revision = repository.partition("@")
+    stated = file or "pytorch_model.bin"
     files = dict.fromkeys((SAFE.get(stated, re.sub(r"\.bin$", ".safetensors", stated)), stated))
     return Source(name, hub + (name if hub.endswith("/") else ""), revision or None, tuple(files), None)
 
@@ -116,10 +118,8 @@ def _cached(source: Source) -> Path | None:
     if source.url is not None:
         path = _torch_hub() / Path(urlsplit(source.url).path).name
         return path if path.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
     for file in source.files:
-        found = try_to_load_from_cache(str(source.hub), file, revision=source.revision)
+        found = huggingface_hub.try_to_load_from_cache(str(source.hub), file, revision=source.revision)
         if isinstance(found, str):
             return Path(found)
     return None
@@ -133,47 +133,20 @@ def _torch_hub() -> Path:
 
 
 def _downloaded(source: Source) -> Path:
-    from pear_cli.system import progress
-
     progress.say(f"downloading the weights of {source.name} from {source.url or source.hub}")
     bar = progress.console.is_terminal and not progress.is_quiet()
     if source.url is not None:
-        return _from_address(source.url, bar)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-
-    (enable_progress_bars if bar else disable_progress_bars)()
-    for file in source.files:
-        try:
-            path = Path(hf_hub_download(str(source.hub), file, revision=source.revision))
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            continue
-        check(path, hashes.content_hash(path))
+        path = _torch_hub() / Path(urlsplit(source.url).path).name
+        stated = STATED.search(path.name)
+        download(source.url, path, stated and stated[0], bar=bar)
         return path
-    raise ConfigError(f"{source.hub} has none of {', '.join(source.files)}")
-
-
-def _from_address(url: str, bar: bool) -> Path:
-    from torch.hub import download_url_to_file
-
-    path = _torch_hub() / Path(urlsplit(url).path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stated = re.search(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)", path.name)
-    download_url_to_file(url, str(path), stated and stated[0], progress=bar)
+    path = download_from_hub(str(source.hub), source.revision, source.files, bar=bar)
+    check(path, hashes.content_hash(path))
     return path
 
 
 def _within_reach(source: Source) -> bool:
     """Whether a download can work at all: the hub's own client tries for half a minute before it gives up."""
-    import socket
-    import threading
-    from urllib.request import getproxies, proxy_bypass
-
-    from huggingface_hub import constants
-
     if source.url is None and constants.HF_HUB_OFFLINE:
         return False
     host = urlsplit(source.url or constants.ENDPOINT)
@@ -196,8 +169,6 @@ def _within_reach(source: Source) -> bool:
 
 
 def _out_of_reach(source: Source) -> str:
-    from huggingface_hub import constants
-
     place = constants.HF_HUB_CACHE if source.url is None else str(_torch_hub())
     why = f"{urlsplit(source.url or constants.ENDPOINT).hostname} is out of reach"
     if source.url is None and constants.HF_HUB_OFFLINE:

@@ -7,9 +7,14 @@ dataclass of this package, and a wrong type or an unknown key is an error that n
 import dataclasses
 from collections.abc import Callable
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, UnsupportedInterpolationType
 
 from pear_cli.config.range import hints, shown
 from pear_cli.errors import ConfigError, near
@@ -62,9 +67,6 @@ def contents(value: Any, key: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no group, lacks a mandatory value, or has an interpolation that leads nowhere.
     """
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
     try:
         if isinstance(value, DictConfig):
             value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
@@ -191,10 +193,6 @@ def refuse_environment(config: Any) -> None:
     Raises:
         ConfigError: such a setting.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.basecontainer import BaseContainer
-    from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
-
     items = [(config, str(key)) for key in config if key not in ("dataset", "hydra", "runtime")]
     dataset = config._get_node("dataset")
     items += [(dataset, str(key)) for key in dataset if key != "root"] if OmegaConf.is_dict(dataset) else []
@@ -220,8 +218,6 @@ def refuse_environment(config: Any) -> None:
 
 def _target(path: str, base: type, key: str) -> type:
     """The class that a `_target_` names, if it is ours and of the right kind."""
-    from importlib import import_module
-
     module, _, name = path.rpartition(".")
     if not module.startswith("pear_cli."):
         raise ConfigError(
@@ -254,8 +250,6 @@ def presets_of(group: str) -> dict[str, dict[str, Any]]:
 
 
 def _read(preset: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
     body: Any = OmegaConf.to_container(OmegaConf.load(preset))
     return dict(body)
 

@@ -182,7 +182,7 @@ class Knowledge(Checked, group="knowledge"):
 
     Args:
         kind: the form in which it is kept.
-        rank: of `lowrank`; `knowledge.check` compares it with the method's.
+        rank: of `lowrank`; `preservable.check` compares it with the method's.
         beta: the weight of the kept knowledge, dimensionless.
         learn_beta: train one beta a site, starting from `beta`.
     """

@@ -24,7 +24,7 @@ from pear_cli.config.settings import WITHOUT_DATA, Share
 from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import USUAL, Experiment
-from pear_cli.pruning.knowledge import check
+from pear_cli.pruning.preservable import check
 
 OTHER_METHODS = {Unit.channel: "method=splora, sppara or full", Unit.block: "method=splopa"}
 

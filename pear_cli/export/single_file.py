@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
-from pear_cli.store import tensorfile
+from pear_cli.store import load_tensors, save_tensors, tensorfile
 from pear_cli.store.canonical import canonical, parse
 from pear_cli.system.environment import memory
 
@@ -74,12 +74,9 @@ class SingleFile:
     @functools.cached_property
     def tensors(self) -> "dict[str, Tensor]":
         """All tensors, on the CPU."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            return load(self.content)
-        except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            return load_tensors(self.content)
+        except ValueError as error:
             raise damaged(self.path, str(error)) from None
 
     @property
@@ -163,9 +160,7 @@ def damaged(path: Path, what: str) -> CorruptArtifact:
 
 def serialise(tensors: "Mapping[str, Tensor]", texts: Mapping[str, str]) -> bytes:
     """The file's bytes, with the hash of all the rest among its texts."""
-    from safetensors.torch import save
-
-    header, data = tensorfile.split(save(dict(tensors)))
+    header, data = tensorfile.split(save_tensors(tensors))
     sha256 = _hash({"__metadata__": dict(texts), **header}, data)
     return tensorfile.join(header, data, {**texts, "sha256": sha256})
 

@@ -15,7 +15,7 @@ from pear_cli.config.settings import LARGEST, Backbone, Knowledge
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.pruning import knowledge as knowledges
+from pear_cli.pruning import preservable
 from pear_cli.pruning.mask import Mask
 from pear_cli.store.canonical import canonical, plain
 
@@ -78,7 +78,7 @@ class Description(Checked, group="model"):
             require(narrows, "model.widths", "given", "of methods whose channels are pruned, without a mask")
             Widths.from_json(self.widths)
         if self.knowledge is not None:  # the rule is not described; absorb, which needs one, keeps nothing
-            knowledges.check(self.knowledge, ShareRule.none, self.built_method())
+            preservable.check(self.knowledge, ShareRule.none, self.built_method())
 
     def to_json(self) -> dict[str, Any]:
         knowledge = self.knowledge and dataclasses.asdict(self.knowledge) | {

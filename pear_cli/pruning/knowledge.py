@@ -5,57 +5,25 @@ serves. `preserve` makes the tensors of Ā_s that are stored; `decode` makes fro
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from pear_cli.adapters.adaptation import Adaptation
+from pear_cli.adapters.adapter import Adapter
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.site import Site
 from pear_cli.config.choices import KnowledgeKind, ShareRule
 from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
+from pear_cli.pruning.preservable import check
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pear_cli.adapters.adaptation import Adaptation
-    from pear_cli.adapters.adapter import Adapter
-
-LINEAR_ONLY = frozenset({KnowledgeKind.lowrank, KnowledgeKind.absorb})
-
-
-def check(config: Knowledge, rule: ShareRule, method: Method) -> None:
-    """Refuse combinations that cannot work, before anything runs.
-
-    Raises:
-        ConfigError: `lowrank` or `absorb` for a method whose update is not a linear low-rank product,
-            `lowrank` to a rank above the adapter's own, `absorb` where no owner can take it.
-    """
-    kind = config.kind.value
-    if config.kind is not KnowledgeKind.none and not method.keeps_knowledge:
-        raise ConfigError(
-            f"knowledge.kind = {kind}: an adapter of {type(method).__name__} has most of its parameters in "
-            "common with others, which keep changing: it cannot be kept by itself. Use knowledge=none"
-        )
-    if config.kind in LINEAR_ONLY and not method.linear:
-        raise ConfigError(
-            f"knowledge.kind = {kind} works on linear low-rank adapters such as LoRA; the update of "
-            f"{type(method).__name__} is not linear. Use knowledge.kind=frozen or int8"
-        )
-    width = getattr(method, "rank", None)
-    if config.kind is KnowledgeKind.lowrank and width is not None and config.rank > width:
-        raise ConfigError(
-            f"knowledge.rank = {config.rank} is out of range: at most {width}, the method's rank D"
-        )
-    if config.kind is KnowledgeKind.absorb and rule is ShareRule.none:
-        raise ConfigError(
-            "knowledge.kind = absorb needs an owner that takes it; use a share.rule other than none"
-        )
-
 
 def preserve(
-    adaptation: "Adaptation", share_map: ShareMap, importance: Importance, config: Knowledge
-) -> "dict[str, Tensor]":
+    adaptation: Adaptation, share_map: ShareMap, importance: Importance, config: Knowledge
+) -> dict[str, Tensor]:
     """Keep what the adapters of the pruned sites know; call it before `adaptation.share`.
 
     `absorb` changes the owners' tensors in place and has nothing to store.
@@ -75,7 +43,7 @@ def preserve(
     return encode(config, {site: adapters[site] for site in share_map.pruned})
 
 
-def encode(config: Knowledge, adapters: "Mapping[str, Adapter]") -> "dict[str, Tensor]":
+def encode(config: Knowledge, adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
     """The stored form of adapters, by the name of their site.
 
     Returns:
@@ -95,14 +63,12 @@ def encode(config: Knowledge, adapters: "Mapping[str, Adapter]") -> "dict[str, T
     return stored
 
 
-def decode(tensors: "Mapping[str, Tensor]", method: Method, sites: Iterable[Site]) -> "dict[str, Adapter]":
+def decode(tensors: Mapping[str, Tensor], method: Method, sites: Iterable[Site]) -> dict[str, Adapter]:
     """The frozen adapters that `tensors` hold, by site.
 
     Raises:
         CorruptArtifact: a tensor that belongs to no site or has another shape, or one that is missing.
     """
-    from pear_cli.adapters.adapter import Adapter
-
     adapters, used = {}, set()
     for site in sites:
         shapes = method.shapes(site)
@@ -124,7 +90,7 @@ def decode(tensors: "Mapping[str, Tensor]", method: Method, sites: Iterable[Site
     return adapters
 
 
-def _check_shapes(site: Site, weights: "dict[str, Tensor]", shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(site: Site, weights: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse weights of other shapes than the method's, but for a narrower bottleneck of `up` and `down`."""
     found = {name: tuple(weight.shape) for name, weight in weights.items()}
     if set(found) == {"up", "down"} and len(found["down"]) == 2 and found["down"][0] < shapes["down"][0]:
@@ -138,7 +104,7 @@ def _check_shapes(site: Site, weights: "dict[str, Tensor]", shapes: Mapping[str,
             )
 
 
-def absorb(adaptation: "Adaptation", share_map: ShareMap, importance: Importance) -> None:
+def absorb(adaptation: Adaptation, share_map: ShareMap, importance: Importance) -> None:
     """Fold every pruned adapter into its owner, in place.
 
         ΔW = Σ wᵢ·upᵢ·downᵢ  over the owner and the sites that it serves,  wᵢ = importanceᵢ / Σ
@@ -149,8 +115,6 @@ def absorb(adaptation: "Adaptation", share_map: ShareMap, importance: Importance
     Raises:
         ConfigError: a pruned site without an owner.
     """
-    import torch
-
     orphans = [site for site, owner in share_map.owners.items() if owner is None]
     if orphans:
         raise ConfigError(
@@ -174,7 +138,7 @@ def absorb(adaptation: "Adaptation", share_map: ShareMap, importance: Importance
             old.data.copy_(new)
 
 
-def truncate(up: "Tensor", down: "Tensor", rank: int) -> "tuple[Tensor, Tensor]":
+def truncate(up: Tensor, down: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The best rank-`rank` approximation of up·down, the root of S on each side.
 
     Args:
@@ -186,8 +150,6 @@ def truncate(up: "Tensor", down: "Tensor", rank: int) -> "tuple[Tensor, Tensor]"
 
     Source: Eckart and Young 1936. The SVD is of the small product of the two triangular factors, in float64.
     """
-    import torch
-
     q_up, r_up = torch.linalg.qr(up.detach().cpu().double())
     q_down, r_down = torch.linalg.qr(down.detach().cpu().double().T)
     u, s, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)
@@ -196,20 +158,18 @@ def truncate(up: "Tensor", down: "Tensor", rank: int) -> "tuple[Tensor, Tensor]"
     return new_up.to(up), new_down.to(down)
 
 
-def quantise(tensor: "Tensor") -> "tuple[Tensor, Tensor]":
+def quantise(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Symmetric int8 per row: tensor ≈ q · scale, off by at most half a scale.
 
     Returns:
         q of the tensor's shape, and scale = max|row| / 127, float32, (rows, 1, …); a vector is one row.
     """
-    import torch
-
     dims = tuple(range(1, tensor.ndim)) or (0,)
     scale = tensor.float().abs().amax(dims, keepdim=True) / 127
     q = (tensor.float() / scale.where(scale > 0, torch.ones_like(scale))).round().clamp(-127, 127)
     return q.to(torch.int8), scale
 
 
-def _factors(adapter: "Adapter") -> "tuple[Tensor, Tensor]":
+def _factors(adapter: Adapter) -> tuple[Tensor, Tensor]:
     assert adapter.method.linear
     return adapter.up, adapter.down

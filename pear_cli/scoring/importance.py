@@ -1,7 +1,7 @@
 """What scoring finds: the importance of every unit, how stable it is, and which adapters are alike."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -152,16 +152,6 @@ class Importance:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptArtifact(f"not an importance: {type(error).__name__} {error}") from None
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two scores of the same units, in [-1, 1]; None if one side ties or has one unit."""
-    from scipy.stats import kendalltau
-
-    if len(first) < 2:
-        return None
-    tau = float(kendalltau(first, second).statistic)
-    return tau if math.isfinite(tau) else None
 
 
 def _entries(importance: Importance) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch_pruning
 from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
@@ -151,9 +152,7 @@ class Library:
 
     def magnitude(self) -> list[Tensor]:
         """One importance a unit, by layer."""
-        import torch_pruning as tp
-
-        return self._scores(tp.importance.GroupMagnitudeImportance(normalizer=_relative))
+        return self._scores(torch_pruning.importance.GroupMagnitudeImportance(normalizer=_relative))
 
     def taylor(self, gradient: Mapping[str, Tensor]) -> list[Tensor]:
         """One importance a unit, by layer.
@@ -161,11 +160,9 @@ class Library:
         Args:
             gradient: of the parameters of all units, by name.
         """
-        import torch_pruning as tp
-
         for name, found in gradient.items():
             tensor_at(self.twin, name).grad = found
-        return self._scores(tp.importance.GroupTaylorImportance(normalizer=_relative))
+        return self._scores(torch_pruning.importance.GroupTaylorImportance(normalizer=_relative))
 
     def _scores(self, scorer: Callable[[Any], Tensor]) -> list[Tensor]:
         return [scorer(group)[index].mean(1) for group, index in self.groups]

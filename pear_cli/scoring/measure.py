@@ -1,7 +1,9 @@
 """Score every unit of a model on calibration data."""
 
 import math
+from collections.abc import Sequence
 
+import scipy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +13,7 @@ from pear_cli.config.choices import Criterion, Unit
 from pear_cli.config.settings import WITHOUT_DATA, Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.scoring.criteria import CRITERIA, reduce
-from pear_cli.scoring.importance import Importance, kendall_tau
+from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, terms
 from pear_cli.scoring.probe import Calibration, Loss, Probe, undisturbed
 from pear_cli.scoring.similarity import similarities
@@ -151,6 +153,14 @@ def _stability(terms: Tensor, config: Score) -> float | None:
         return None
     halves = (reduce(terms[start::2], config.criterion, config.reduction).tolist() for start in (0, 1))
     return kendall_tau(*halves)
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two scores of the same units, in [-1, 1]; None if one side ties or has one unit."""
+    if len(first) < 2:
+        return None
+    tau = float(scipy.stats.kendalltau(first, second).statistic)  # scipy loads its parts when they are used
+    return tau if math.isfinite(tau) else None
 
 
 def _check_finite(

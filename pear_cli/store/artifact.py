@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact, OldSchema, StoreError, near
+from pear_cli.store import load_tensors
 from pear_cli.store.canonical import SCHEMA, parse
 from pear_cli.system.environment import memory
 
@@ -113,14 +114,11 @@ class Artifact:
 
     def tensors(self, name: str) -> "dict[str, Tensor]":
         """Return the tensors of a safetensors file, on the CPU, in the dtypes as saved (see `read`)."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         name = with_suffix(name, ".safetensors")
         content = self.read(name)
         try:
-            return load(content)
-        except (SafetensorError, KeyError, RuntimeError) as error:
+            return load_tensors(content)
+        except ValueError as error:
             raise corrupt(self.path, f"{name} is not a safetensors file ({error})") from error
 
     def metadata(self, name: str) -> dict[str, str]:

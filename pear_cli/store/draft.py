@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
-from pear_cli.store import tensorfile
+from pear_cli.store import save_tensors, tensorfile
 from pear_cli.store.artifact import FILE, MANIFEST, SEAL, Artifact, seal, with_suffix
 from pear_cli.store.canonical import SCHEMA, parse, plain
 from pear_cli.system.environment import environment as environment_of_this_process
@@ -51,9 +51,7 @@ class Draft:
             tensors: on any device, of any dtype; two that share memory are an error: store one.
             metadata: text for the file's header.
         """
-        from safetensors.torch import save
-
-        content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        content = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         if metadata:
             content = tensorfile.join(*tensorfile.split(content), metadata)
         self._write(with_suffix(name, ".safetensors"), content)

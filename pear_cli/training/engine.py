@@ -1,5 +1,6 @@
 """Training and evaluation loops; they write no files."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,8 +239,6 @@ def _fused(where: Device) -> bool:
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
     """A seed of its own for each purpose, so that no two random streams of an experiment coincide."""
-    import hashlib
-
     digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 

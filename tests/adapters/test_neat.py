@@ -11,7 +11,7 @@ from pear_cli.config.choices import KnowledgeKind, ShareRule
 from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError
 from pear_cli.model import model as models
-from pear_cli.pruning.knowledge import check
+from pear_cli.pruning.preservable import check
 
 QV = ("attn.q", "attn.v")
 QVMLP = (*QV, "mlp.fc1", "mlp.fc2")

@@ -16,7 +16,8 @@ from pear_cli.adapters.method import Method
 from pear_cli.config.choices import KnowledgeKind, ShareRule
 from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.pruning.knowledge import check, decode, encode, preserve, quantise, truncate
+from pear_cli.pruning.knowledge import decode, encode, preserve, quantise, truncate
+from pear_cli.pruning.preservable import check
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance, ScoredUnit
 

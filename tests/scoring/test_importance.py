@@ -1,20 +1,16 @@
-"""What scoring stores, and Kendall's tau."""
+"""What scoring stores."""
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pear_cli.errors import CorruptArtifact
-from pear_cli.scoring.importance import Importance, ScoredUnit, kendall_tau
+from pear_cli.scoring.importance import Importance, ScoredUnit
 
 UNITS = tuple(ScoredUnit(f"blocks.{b}.attn.q", b, "attn.q", ("attn.q", 8, 8), 32) for b in range(3))
 FOUND = Importance(
@@ -66,19 +62,10 @@ def test_a_similarity_between_two_groups_is_refused() -> None:
         replace(FOUND, units=(UNITS[0], other, UNITS[2]))
 
 
-@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
-def test_kendall_tau_counts_pairs_that_agree(pairs: list[tuple[int, int]]) -> None:
-    first, second = (list(side) for side in zip(*pairs, strict=True))
-    signs = [((a > c) - (a < c), (b > d) - (b < d)) for (a, b), (c, d) in combinations(pairs, 2)]
-    untied = math.sqrt(sum(a * a for a, _ in signs) * sum(b * b for _, b in signs))
-    expected = sum(a * b for a, b in signs) / untied if untied else None
-    assert kendall_tau(first, second) == (None if expected is None else pytest.approx(expected))
-
-
 def test_scores_share_maps_and_choices_need_no_torch() -> None:
     code = (
         "import sys, pear_cli.scoring.importance, pear_cli.pruning.choose, pear_cli.pruning.share_rules;"
-        "import pear_cli.pruning.knowledge; sys.exit('torch' in sys.modules)"
+        "import pear_cli.pruning.preservable; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,6 +1,8 @@
-"""The criteria against closed forms, finite differences and removals by hand."""
+"""The criteria against closed forms, finite differences and removals by hand, and Kendall's tau."""
 
+import math
 from collections.abc import Iterable
+from itertools import combinations
 
 import pytest
 import torch
@@ -18,8 +20,8 @@ from pear_cli.config.choices import Criterion, Reduction, ScoreOf, Unit, View
 from pear_cli.config.settings import Score
 from pear_cli.errors import ConfigError, DataError, TrainingError
 from pear_cli.scoring.criteria import CRITERIA
-from pear_cli.scoring.importance import Importance, kendall_tau
-from pear_cli.scoring.measure import measure, passes
+from pear_cli.scoring.importance import Importance
+from pear_cli.scoring.measure import kendall_tau, measure, passes
 from pear_cli.training.devices import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -317,3 +319,12 @@ def test_it_is_known_how_often_the_calibration_data_is_read(criterion: Criterion
 
     measure(model, data, config, CPU, 0)
     assert len(read) == (1 + passes(model, config)) * len(DATA)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_kendall_tau_counts_pairs_that_agree(pairs: list[tuple[int, int]]) -> None:
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    signs = [((a > c) - (a < c), (b > d) - (b < d)) for (a, b), (c, d) in combinations(pairs, 2)]
+    untied = math.sqrt(sum(a * a for a, _ in signs) * sum(b * b for _, b in signs))
+    expected = sum(a * b for a, b in signs) / untied if untied else None
+    assert kendall_tau(first, second) == (None if expected is None else pytest.approx(expected))
