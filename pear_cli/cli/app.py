@@ -127,8 +127,10 @@ def main() -> None:
     signals.install(told_by_parent=processes.launched_by_pear())
     signals.raising(signals.Interrupted)
     code = signals.exit_code(perform(sys.argv[1:]))
-    if code == 0:  # otherwise their launcher ends the others
-        processes.team().dismiss()
+    if code == 0 and processes.launched():  # otherwise their launcher ends the others
+        from pear_cli.system.team import this_team
+
+        this_team().dismiss()
     signals.ignore()  # all is done; to end Python takes torch a moment
     if processes.launched() or "ray" in sys.modules:  # their threads may abort a Python that is taken down
         processes.leave(code)

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from pear_cli.config.choices import Augment
-from pear_cli.system.processes import Part
+from pear_cli.system.team import Part
 
 Augmentation = Callable[[Tensor, Part], Tensor]
 """Changes pixels (B, 3, H, W), uint8, which are a part of a batch; what is drawn is drawn for all of it."""

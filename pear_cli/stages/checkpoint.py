@@ -1,7 +1,7 @@
 """Knowledge checkpoint: all that adaptation continues from."""
 
 from pear_cli.config.choices import Unit
-from pear_cli.model import costs as accounting
+from pear_cli.model import costs
 from pear_cli.model.load import MASK, OPTIMIZER, SHARE_MAP, load_model
 from pear_cli.model.prune import apply
 from pear_cli.pruning.mask import Mask
@@ -24,6 +24,6 @@ def checkpoint(job: Job) -> Result:
     pruned = apply(model, description, decision, importance, config, dense.tensors(OPTIMIZER))
     job.save_model(model, pruned.description, pruned.kept)
     job.draft.save_tensors(OPTIMIZER, pruned.state)
-    costs = accounting.parameters(model, pruned.kept)
-    metrics = {"knowledge": config.kind.value, "knowledge_params": costs["knowledge_params"]}
-    return Result(metrics, costs)
+    accounting = costs.parameters(model, pruned.kept)
+    metrics = {"knowledge": config.kind.value, "knowledge_params": accounting["knowledge_params"]}
+    return Result(metrics, accounting)

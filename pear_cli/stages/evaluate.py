@@ -4,7 +4,7 @@ from torch import nn
 
 from pear_cli.config.choices import Metric
 from pear_cli.data.dataset import SPOKEN
-from pear_cli.model import costs as accounting
+from pear_cli.model import costs
 from pear_cli.model import model as models
 from pear_cli.model.description import Description
 from pear_cli.model.load import load_model
@@ -16,13 +16,13 @@ from pear_cli.training import engine
 
 def evaluate(job: Job) -> Result:
     """Accuracy and loss on the test split, and what a prediction costs."""
-    memory = accounting.PeakMemory(job.device)
+    memory = costs.PeakMemory(job.device)
     (trained,) = job.inputs.values()
     model, description = load_model(trained)
     model.to(job.device.device)
     split = job.experiment.dataset.test_split
     test = job.batches(split, model, description)
-    with progress.ticker(job.step.name, len(test), images=1) as ticker, accounting.Stopwatch() as stopwatch:
+    with progress.ticker(job.step.name, len(test), images=1) as ticker, costs.Stopwatch() as stopwatch:
 
         def watch(seen: int, measured: engine.Measured) -> None:
             ticker.step(to=seen)
@@ -39,21 +39,21 @@ def evaluate(job: Job) -> Result:
         "images": len(test),
         "select": job.experiment.select.value,
     }
-    costs = dict(trained.manifest["accounting"]) | {
+    accounting = dict(trained.manifest["accounting"]) | {
         "images_per_second": len(test) / stopwatch.seconds,
-        "network_params": accounting.network_params(model),
-        "macs_per_image": accounting.macs_per_image(model, description.size),
+        "network_params": costs.network_params(model),
+        "macs_per_image": costs.macs_per_image(model, description.size),
         "peak_memory_bytes": memory.bytes(),
-        **accounting.latency(model, description.size, job.device),
+        **costs.latency(model, description.size, job.device),
     }
     if description.widths is not None:
-        costs |= _speed_up(job, model, description)
-    return Result(metrics, costs)
+        accounting |= _speed_up(job, model, description)
+    return Result(metrics, accounting)
 
 
 def _speed_up(job: Job, model: nn.Module, description: Description) -> dict[str, float]:
     """What pruned channels save: parameters, and, where updates are merged into the weights, time."""
     whole = models.whole(description)
     narrow, wide = (merge(network).to(job.device.device) for network in (model, whole))
-    before = {"whole_network_params": accounting.network_params(whole)}
-    return before | accounting.speed_up(narrow, wide, description.size, job.device)
+    before = {"whole_network_params": costs.network_params(whole)}
+    return before | costs.speed_up(narrow, wide, description.size, job.device)

@@ -4,9 +4,9 @@ import os
 import time
 
 from pear_cli.stages.job import Task
-from pear_cli.system import processes
-from pear_cli.system.processes import END, Failed, Lost
+from pear_cli.stages.train import train_beside
 from pear_cli.system.streams import QUIET
+from pear_cli.system.team import END, Failed, Lost, this_team
 
 PATIENCE = 60.0  # seconds in which a launcher ends what is left of a job
 
@@ -15,9 +15,8 @@ def serve() -> int:
     """Carry out what the main process orders until it has no more; return the exit code."""
     os.environ[QUIET] = "1"
     os.dup2(2, 1)
-    team = processes.team()
     try:
-        while (order := team.share()) != END:
+        while (order := this_team().share()) != END:
             if isinstance(order, Task):  # or the end of work that has failed
                 _carry_out(order)
     except Lost:
@@ -27,8 +26,6 @@ def serve() -> int:
 
 
 def _carry_out(task: Task) -> None:
-    from pear_cli.stages.train import train_beside
-
     try:
         train_beside(task)
     except Failed:  # on all processes: the main one has the error

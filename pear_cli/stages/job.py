@@ -51,6 +51,17 @@ class Task:
     def device(self) -> Device:
         return engine.device(self.experiment.runtime)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is an adaptation after sharing."""
+        return "checkpoint" in self.step.inputs
+
+    @property
+    def epochs(self) -> range:
+        """The epochs of a training, counted from 0 in its phase."""
+        dense = range(self.experiment.dense_epochs)
+        return self.experiment.adaptation(self.step.round) if self.is_shared else dense
+
     def batches(self, split: str, model: nn.Module, description: Description) -> Batches:
         """A split of the dataset on the device, prepared as the model is described."""
         e = self.experiment

@@ -1,30 +1,19 @@
 """Perform one stage of an experiment, or all of them; what is in the store already is reused."""
 
 import shlex
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from pear_cli.errors import CorruptArtifact, MissingArtifact
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.step import ORDER, Step
+from pear_cli.stages import make
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.store import Store
-from pear_cli.system import processes, progress
-from pear_cli.system.environment import environment
-
-# Each is a function of the module of its name; loaded when it has work to do, for it loads torch.
-STAGES = {
-    "train": "train",
-    "score": "score",
-    "prune-share": "prune_share",
-    "checkpoint": "checkpoint",
-    "eval": "evaluate",
-}
+from pear_cli.system import progress
 
 COMMANDS = {
     "train": "train",
@@ -71,7 +60,7 @@ def perform(name: str, experiment: Experiment, store: Store, output: Path | None
         if found is not None:
             return Outcome(found, reused=True)
         with progress.doing(name):
-            return Outcome(_make(step, experiment, store, inputs, output), reused=False)
+            return Outcome(make(step, experiment, store, inputs, output), reused=False)
 
 
 def perform_all(experiment: Experiment, store: Store) -> list[Outcome]:
@@ -101,33 +90,6 @@ def _alone(step: Step, store: Store) -> Iterator[None]:
         yield
 
 
-def _make(
-    step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact], output: Path | None
-) -> Artifact:
-    name = STAGES[step.stage]
-    with nullcontext() if "torch" in sys.modules else progress.doing("importing torch and timm"):
-        from pear_cli.stages.job import Job
-
-        stage = getattr(import_module(f"pear_cli.stages.{name}"), name)
-    start, title = time.perf_counter(), experiment.dataset.title
-    with store.draft(step.stage, step.key) as draft:
-        job = Job(experiment, step, inputs, draft, lambda: store.workspace(step.stage, step.key), output)
-        result = stage(job)
-        return draft.publish(
-            inputs={name: needed.key for name, needed in step.inputs.items()},
-            config=step.config,
-            metrics=result.metrics,
-            accounting=dict(result.accounting) | job.stored_bytes(),
-            seconds=time.perf_counter() - start,
-            environment={
-                **environment(device=str(job.device.device), threads=_threads(), processes=_processes(step)),
-                "weights": step.backbone,
-                "data": dict(step.data),
-                **({} if title == experiment.dataset.name else {"task": title}),
-            },
-        )
-
-
 def _find(step: Step, store: Store) -> Artifact | None:
     """The artifact of a step; one with a damaged manifest is made again, and publishing replaces it."""
     try:
@@ -151,14 +113,3 @@ def input_of(name: str, needed: Step, experiment: Experiment, store: Store) -> A
         remedy = shlex.join(["pear", *command.split(), *overrides])
         raise MissingArtifact(f"{MISSING[needed.name]} for this configuration yet; run: {remedy}")
     return found
-
-
-def _processes(step: Step) -> int:
-    """Those that take part: the main process alone scores, prunes and evaluates."""
-    return processes.team().size if step.stage == "train" else 1
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,16 @@ class Resumable:
             self.selected = len(self.history) - 1
             self.best = {name: tensor.clone() for name, tensor in now.items()} if held_out else {}
         self._write(now)
+
+    @contextmanager
+    def told(self, name: str, epochs: int) -> Iterator[None]:
+        """Let an interruption of the block say how many epochs of which training are kept."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if self.history:
+                stop.add_note(f"{name} up to epoch {len(self.history)} of {epochs}")
+            raise
 
     def _write(self, now: Mapping[str, Tensor]) -> None:
         stored = {f"now/{name}": t for name, t in now.items()}

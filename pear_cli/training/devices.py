@@ -7,7 +7,7 @@ import torch
 from pear_cli.config.choices import Precision
 from pear_cli.config.settings import Runtime
 from pear_cli.errors import ConfigError
-from pear_cli.system import processes
+from pear_cli.system.team import this_team
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def device(runtime: Runtime) -> Device:
     Raises:
         ConfigError: a device that is not there, or not for each process of the job.
     """
-    name, team = chosen(runtime.device), processes.team()
+    name, team = chosen(runtime.device), this_team()
     if team.size > 1:
         check(name, team.together)
         name = f"cuda:{team.local}" if name == "cuda" else name

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from pear_cli.backbone import build as backbones
-from pear_cli.system.processes import Part
+from pear_cli.system.team import Part
 
 
 class Noise:

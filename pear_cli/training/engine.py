@@ -13,7 +13,7 @@ from pear_cli.config.choices import Augment, SharedGrad
 from pear_cli.config.settings import Optim
 from pear_cli.data.augment import Mixup, augmentation
 from pear_cli.errors import TrainingError
-from pear_cli.system.processes import Part, Team
+from pear_cli.system.team import Part, Team
 from pear_cli.training.batches import Batches
 from pear_cli.training.devices import Device as Device
 from pear_cli.training.devices import device as device

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -91,21 +92,17 @@ def following(
 
 
 def _started(kind: Tracker, folder: Path, name: str, settings: dict[str, Any]) -> Any:
-    from accelerate import PartialState, tracking
-
-    if processes.team().size == 1:
-        PartialState(cpu=True)  # accelerate's logging asks for it; the device is ours
-    tracker: Any
+    if processes.size() == 1:
+        processes.accelerate().PartialState(cpu=True)  # its logging asks for it; the device is ours
+    tracking: Any = import_module("accelerate.tracking")
     if kind is Tracker.tensorboard:
         tracker = tracking.TensorBoardTracker(name, folder / "tensorboard")
     elif kind is Tracker.wandb:
-        offline = {} if _wandb_answers() else {"mode": "offline"}
+        offline = {} if _may_go_online() else {"mode": "offline"}
         tracker = tracking.WandBTracker(PROJECT, name=name, dir=str(folder), **offline)
     elif kind is Tracker.mlflow:
-        import mlflow
-
         if "MLFLOW_TRACKING_URI" not in os.environ:
-            mlflow.set_tracking_uri(f"sqlite:///{folder.absolute()}/mlflow.db")
+            import_module("mlflow").set_tracking_uri(f"sqlite:///{folder.absolute()}/mlflow.db")
         tracker = tracking.MLflowTracker(PROJECT, (folder / "mlflow").absolute().as_uri(), run_name=name)
     else:
         tracker = tracking.TrackioTracker(PROJECT, name=name)
@@ -115,7 +112,7 @@ def _started(kind: Tracker, folder: Path, name: str, settings: dict[str, Any]) -
     return tracker
 
 
-def _wandb_answers() -> bool:
+def _may_go_online() -> bool:
     """Whether runs can go to the server: a key is there, and the server within reach; or the user decides."""
     if "WANDB_MODE" in os.environ:
         return True

@@ -101,11 +101,9 @@ def warm() -> None:
     import timm  # noqa: F401
     import torch
 
-    import pear_cli.stages.perform
-    import pear_cli.stages.train
+    import pear_cli.stages.making  # noqa: F401
 
     torch.set_num_threads(1)
-    pear_cli.stages.perform.torch = torch
 
 
 def fork(words: list[str], store: Path, log: Path, elsewhere: random.Random | None = None) -> int:

@@ -9,7 +9,7 @@ from timm.data.mixup import Mixup as TimmMixup
 
 from pear_cli.config.choices import Augment
 from pear_cli.data.augment import Mixup, augmentation, flip_crop, operations
-from pear_cli.system.processes import Part
+from pear_cli.system.team import Part
 
 SIDE = 32
 

@@ -24,7 +24,7 @@ def test_a_stage_says_whom_it_waits_for_and_how_long_it_was(make, store, monkeyp
             waiting.wait(10)
 
     monkeypatch.setattr(progress, "say", say)
-    monkeypatch.setattr(performing, "_make", lambda *args: made)
+    monkeypatch.setattr(performing, "make", lambda *args: made)
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait(10)

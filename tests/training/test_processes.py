@@ -21,9 +21,10 @@ from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.read import read
 from pear_cli.launch import several
 from pear_cli.stages.perform import perform, perform_all
-from pear_cli.stages.train import check_team
+from pear_cli.stages.start import check_team
 from pear_cli.store.store import Store
-from pear_cli.system.processes import Several, leave, team
+from pear_cli.system.processes import leave
+from pear_cli.system.team import Several, this_team
 from pear_cli.training import devices
 
 HERE = Path(__file__).parent.parent
@@ -93,7 +94,7 @@ def lead(store: Store) -> None:
         make(name, store)
     assert not [*store.root.rglob(".tmp-*")]
     (store.root / "failed.json").write_text(json.dumps(failed))
-    team().dismiss()
+    this_team().dismiss()
 
 
 def follow() -> int:

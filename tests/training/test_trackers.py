@@ -1,6 +1,7 @@
 """Trackers follow a training; whatever becomes of them, it goes on."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,8 @@ SETTINGS = {"optim": {"lr": 0.1, "clip": None}, "phase": "dense"}
 
 class Wandb(SimpleNamespace):
     """The part of wandb that Accelerate uses."""
+
+    __spec__ = ModuleSpec("wandb", None)
 
     def __init__(self, broken=False):
         super().__init__(config={}, logged=[], finished=False, broken=broken, init=self._init)
