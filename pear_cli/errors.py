@@ -73,3 +73,11 @@ def near(word: str, options: Iterable[str]) -> str:
     folded = {option.casefold(): option for option in options}
     matches = get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return f'; did you mean "{folded[matches[0]]}"?' if matches else ""
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong in one or two lines; an error that is not the user's says where to look."""
+    if isinstance(error, PearError):
+        return str(error)
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}; PEAR_TRACEBACK=1 shows where" if first else type(error).__name__

@@ -11,7 +11,7 @@ import typer
 
 from pear_cli.cli import artifacts, data, experiments, models, reports, sweeps
 from pear_cli.cli.options import Listed
-from pear_cli.errors import near
+from pear_cli.errors import describe, near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system import processes, signals
 from pear_cli.system.streams import complain
@@ -108,8 +108,6 @@ def perform(words: Sequence[str]) -> int:
         complain(command, INTERRUPTED)
         return signals.INTERRUPTED
     except Exception as error:
-        from pear_cli.launch.jobs import describe
-
         if os.environ.get("PEAR_TRACEBACK") == "1":
             traceback.print_exc()
         complain(command, describe(error))

@@ -16,8 +16,8 @@ from pear_cli.cli.options import (
     complain_of_unread,
     complete_key,
     confirm,
+    open_store,
 )
-from pear_cli.cli.options import open_store as _store
 from pear_cli.errors import OldSchema, StoreError
 from pear_cli.launch.flags import UsageError
 from pear_cli.system.streams import complain
@@ -45,8 +45,9 @@ def list_artifacts(
             metavar="KEY=VALUE", help="Only those; also !=, <, <=, >, >=, in quotes.", show_default=False
         ),
     ] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="Averages over the tasks of a benchmark instead: vtab1k.")
+    named: Annotated[
+        str | None,
+        typer.Option("--benchmark", help="Averages over the tasks of a benchmark instead: vtab1k."),
     ] = None,
     as_json: Lines = False,
     store: Root = STORE,
@@ -58,22 +59,21 @@ def list_artifacts(
     pear ls stage=eval dataset=digits 'prune.ratio>=0.5'
     pear ls --benchmark vtab1k method=lora
     """
-    from pear_cli.report.analysis import benchmark as benchmarks
-    from pear_cli.report.analysis import listing
+    from pear_cli.report.analysis import benchmark, listing
     from pear_cli.report.terminal import layout, standings, table
 
-    asked = benchmarks.named(benchmark) if benchmark is not None else None
+    asked = benchmark.named(named) if named is not None else None
 
     unread: dict[Path, StoreError] = {}
     conditions = filters or ()
-    found = listing.rows(_store(store), conditions, on_error=unread.__setitem__)
+    found = listing.rows(open_store(store), conditions, on_error=unread.__setitem__)
     complain_of_unread("ls", unread)
     if conditions and not found:
         complain("ls", f"no artifacts match {' '.join(conditions)}")
     elif not found and asked is None:
         complain("ls", f"no artifacts in {store} yet; pear run makes some")
     elif asked is not None and as_json:
-        for standing in benchmarks.standings(found, asked):
+        for standing in benchmark.standings(found, asked):
             typer.echo(json.dumps(standing.to_json()))
     elif asked is not None:
         standings.print_benchmark(found, asked, layout.console())
@@ -83,8 +83,8 @@ def list_artifacts(
         table.print_listing(found, layout.console())
 
 
-@app.command(cls=OfAStore)
-def show(
+@app.command(name="show", cls=OfAStore)
+def show_artifact(
     artifact: Shown,
     everything: Annotated[
         bool, typer.Option("--all", help="Also every setting, metric, cost and file.")
@@ -98,33 +98,19 @@ def show(
     pear show 3f2a
     pear show digits.safetensors
     """
+    from pear_cli.export import single_file, source
     from pear_cli.report.analysis import listing
-    from pear_cli.report.terminal import layout
+    from pear_cli.report.terminal import exported, layout, show
 
-    if Path(artifact).is_file():
-        if as_json:
-            from pear_cli.export import single_file
-
-            typer.echo(json.dumps(single_file.read(Path(artifact)).to_json()))
-        else:
-            from pear_cli.report.terminal.exported import print_exported
-
-            print_exported(Path(artifact), layout.console(), everything=everything)
-        return
-    from pear_cli.report.terminal.show import print_artifact
-    from pear_cli.store.artifact import Artifact
-    from pear_cli.store.store import Store
-
-    folder = Path(artifact)
-    if folder.is_dir():  # its own store is around it
-        place, found = Store(folder.resolve().parent.parent), Artifact.at(folder)
+    found = source.named(artifact, open_store(store))
+    if isinstance(found, Path) and as_json:
+        typer.echo(json.dumps(single_file.read(found).to_json()))
+    elif isinstance(found, Path):
+        exported.print_exported(found, layout.console(), everything=everything)
+    elif as_json:
+        typer.echo(listing.json_lines([listing.row(*found)])[0])
     else:
-        place = _store(store)
-        found = place.resolve(artifact)
-    if as_json:
-        typer.echo(listing.json_lines([listing.row(found, place)])[0])
-    else:
-        print_artifact(found, place, layout.console(), everything=everything)
+        show.print_artifact(*found, layout.console(), everything=everything)
 
 
 @app.command(cls=OfAStore)
@@ -142,7 +128,7 @@ def rm(
     """
     from pear_cli.store.removal import remove
 
-    place = _store(store)
+    place = open_store(store)
     folders = [place.locate(name) for name in artifacts]
     if recursive:
         doomed = (remove(place, folder, recursive=True, dry_run=True) for folder in folders)
@@ -156,8 +142,8 @@ def rm(
     complain_of_unread("rm", unread)
 
 
-@app.command(cls=OfAStore)
-def gc(
+@app.command(name="gc", cls=OfAStore)
+def collect(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")
     ] = False,
@@ -181,14 +167,13 @@ def gc(
     pear gc --verify
     pear gc --orphans --older-than 30
     """
-    from pear_cli.store.draft import QUARANTINE
-    from pear_cli.store.gc import collect
+    from pear_cli.store import draft, gc
 
     if older_than is not None and not 0 <= older_than <= LONGEST_AGE:
         raise UsageError(f"--older-than {older_than} is out of range: 0 to {LONGEST_AGE} days")
     seconds = None if older_than is None else older_than * 86400
-    place = _store(store)
-    what = partial(collect, place, orphans=orphans, older_than=seconds, old_schema=old_schema)
+    place = open_store(store)
+    what = partial(gc.collect, place, orphans=orphans, older_than=seconds, old_schema=old_schema)
     if not dry_run and (orphans or old_schema or older_than is not None):
         complete = [item for item in what(dry_run=True).items if item.is_complete]
         if complete:
@@ -207,6 +192,8 @@ def gc(
     typer.echo(f"{verb} {report.size} bytes in {len(shown) - damaged} items{also}", err=True)
     unchecked = verify and any(not isinstance(error, OldSchema) for error in unread.values())
     if damaged:
-        complain("gc", f"damaged artifacts: {damaged}, {done} in {place.root / QUARANTINE} till the next gc")
+        complain(
+            "gc", f"damaged artifacts: {damaged}, {done} in {place.root / draft.QUARANTINE} till the next gc"
+        )
     if damaged or unchecked:
         raise typer.Exit(1)

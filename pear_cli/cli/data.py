@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pear_cli.cli.options import Listed, Overrides
-from pear_cli.errors import near, printable
+from pear_cli.errors import DataError, near, printable
 from pear_cli.launch.flags import UsageError
 from pear_cli.system.streams import complain, stdout_to_stderr, until_closed
 
@@ -72,16 +72,14 @@ def prepare(overrides: Overrides = None, config_dir: Further = None, as_json: Li
     pear data prepare dataset=cifar100
     pear data prepare dataset=vtab dataset.task=dtd dataset.root=vtab-1k
     """
-    from pear_cli.data import inventory
-    from pear_cli.data import verify as findings
-    from pear_cli.errors import DataError
+    from pear_cli.data import inventory, verify
 
     dataset = _dataset(overrides, config_dir)
     with stdout_to_stderr():
         try:
             found = inventory.survey(dataset)
         except DataError as error:
-            raise findings.all_at_once(dataset, error) from None
+            raise verify.all_at_once(dataset, error) from None
     with until_closed():
         if as_json:
             typer.echo(json.dumps(inventory.to_json(dataset, found)))
@@ -90,8 +88,8 @@ def prepare(overrides: Overrides = None, config_dir: Further = None, as_json: Li
             typer.echo(f"{split}\t{images}\t{found.classes}\t{found.fingerprints[split]}")
 
 
-@app.command()
-def verify(
+@app.command(name="verify")
+def verify_dataset(
     overrides: Overrides = None,
     config_dir: Further = None,
     allow: Annotated[
@@ -109,18 +107,18 @@ def verify(
     pear data verify dataset=imagefolder dataset.root=photos
     pear data verify dataset=cifar100 --allow duplicate
     """
-    from pear_cli.data.condition import KINDS
-    from pear_cli.data.verify import Findings
+    from pear_cli.data import condition, verify
     from pear_cli.system import progress
 
     for kind in allow or ():
-        if kind not in KINDS:
+        if kind not in condition.KINDS:
             raise UsageError(
-                f'--allow cannot be "{kind}"{near(kind, KINDS) or ";"} kinds: {", ".join(KINDS)}'
+                f'--allow cannot be "{kind}"{near(kind, condition.KINDS) or ";"} '
+                f"kinds: {', '.join(condition.KINDS)}"
             )
     dataset, shown = _dataset(overrides, config_dir), []
     with stdout_to_stderr():
-        findings = Findings(dataset)
+        findings = verify.Findings(dataset)
         with progress.ticker(f"verify {dataset.name}", findings.images) as ticker:
             problems = [*findings.listed, *findings.decoded(ticker.step)]
     for problem in problems:

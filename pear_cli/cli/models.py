@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pear_cli.cli.options import STORE, Model, Name, OfAStore, Overrides, Root, Weights
-from pear_cli.cli.options import open_store as _store
+from pear_cli.cli.options import STORE, Model, Name, OfAStore, Overrides, Root, Weights, open_store
+from pear_cli.config.choices import Precision, Tracker
 from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system.streams import complain
@@ -48,8 +48,8 @@ def sites(
     )
 
 
-@app.command(cls=OfAStore)
-def predict(
+@app.command(name="predict", cls=OfAStore)
+def label(
     model: Model,
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for a list on stdin.")],
     also: Annotated[
@@ -72,16 +72,15 @@ def predict(
     pear predict birds.safetensors photos/ --also cars.safetensors --also dogs.safetensors
     find photos -name '*.png' | pear predict digits.safetensors -
     """
-    from pear_cli.api import predict as prediction
-    from pear_cli.config.choices import Precision, Tracker
+    from pear_cli.api import predict
     from pear_cli.config.settings import Runtime
 
     _check_format(form, PREDICTED)
     runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
-    place = _store(store)
+    place = open_store(store)
     form = "json" if as_json else form
     raise typer.Exit(
-        prediction.predict(
+        predict.predict(
             model, images, runtime, also=also or (), store=place, weights=weights, topk=topk, form=form
         )
     )
@@ -110,12 +109,12 @@ def export(
 
     _check_format(form, FORMATS)
     if merge:
-        error = merged.export(artifact, out, _store(store), weights, force=force)
+        error = merged.export(artifact, out, open_store(store), weights, force=force)
         complain("export", f"max |Δlogit| between the adapted and the merged model: {error:.1e}")
     elif weights is not None:
         raise UsageError("--weights goes with --merge; without it the frozen weights are not exported")
     else:
-        writing.export(artifact, out, _store(store), force=force)
+        writing.export(artifact, out, open_store(store), force=force)
     typer.echo(out)
 
 

@@ -33,13 +33,11 @@ def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]
 
 def complete_key(ctx: typer.Context, args: list[str], incomplete: str) -> list[tuple[str, str]]:
     """Keys of the store that begin so, each with its stage; else files and folders."""
-    from pear_cli.store.store import Store
-
     named = [word.partition("=")[2] for word in sys.argv + args if word.startswith((SETTING, "--store="))]
     given = ctx.params.get("store") or STORE
     stage, _, prefix = incomplete.rpartition("/")
     try:
-        folders = list(Store(Path(named[-1] if named else given)).folders(stage or None))
+        folders = list(open_store(Path(named[-1] if named else given)).folders(stage or None))
     except (OSError, StoreError):
         folders = []
     within = f"{stage}/" if stage else ""

@@ -9,6 +9,7 @@ import typer
 from pear_cli.cli.options import STORE, Lines, Listed, Name, OfAStore, Root, complain_of_unread, open_store
 from pear_cli.errors import StoreError, near
 from pear_cli.launch.flags import UsageError
+from pear_cli.system.files import write
 
 PAGE = Path("report.html")
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".json": "json", ".tex": "latex"}
@@ -59,12 +60,9 @@ def make(
     pear report --baseline method=linear --format latex
     pear report diff 3f2a 99bc    what differs between two artifacts
     """
-    from pear_cli.report.analysis import listing
-    from pear_cli.report.analysis.comparison import compare
-    from pear_cli.report.analysis.formats import FORMATS
-    from pear_cli.system.files import write
+    from pear_cli.report.analysis import comparison, formats, listing
 
-    known = ("html", *FORMATS)
+    known = ("html", *formats.FORMATS)
     chosen = form or (SUFFIXES.get(out.suffix.lower(), "") if out else "html")
     if chosen not in known:
         what = f"{out} does not say which format;"
@@ -74,7 +72,7 @@ def make(
     unread: dict[Path, StoreError] = {}
     conditions = filters or []
     found = listing.rows(open_store(store), conditions, on_error=unread.__setitem__)
-    lines = compare(found, baseline or ())
+    lines = comparison.compare(found, baseline or ())
     complain_of_unread("report", unread)
     if not lines:
         matching = f" matching {' '.join(conditions)}" if conditions else ""
@@ -84,7 +82,7 @@ def make(
 
         text = page(lines, conditions, insides)
     else:
-        text = FORMATS[chosen](lines)
+        text = formats.FORMATS[chosen](lines)
     if out is None and chosen != "html":
         typer.echo(text, nl=False)
         return
@@ -94,26 +92,25 @@ def make(
 
 
 @reports.command("diff", cls=OfAStore)
-def diff(first: Name, second: Name, as_json: Lines = False, store: Root = STORE) -> None:
+def difference_of(first: Name, second: Name, as_json: Lines = False, store: Root = STORE) -> None:
     """What differs between two artifacts: settings, protocol, results.
 
     \b
     pear report diff 3f2a 99bc
     """
     from pear_cli.report.analysis import difference
-    from pear_cli.report.terminal import layout
-    from pear_cli.report.terminal.diff import print_difference
+    from pear_cli.report.terminal import diff, layout
 
     place = open_store(store)
     found = difference.between(place.resolve(first), place.resolve(second), place)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
-        print_difference(found, layout.console())
+        diff.print_difference(found, layout.console())
 
 
-@app.command(cls=OfAStore)
-def plot(
+@app.command(name="plot", cls=OfAStore)
+def draw(
     kind: Annotated[
         str, typer.Argument(help="importance, share-map, curves, confusion, calibration, pareto or ratio.")
     ],
@@ -133,13 +130,11 @@ def plot(
     pear plot share-map 3f2a --out map.pdf
     pear plot pareto dataset=digits --out front.png
     """
-    from pear_cli.report.charts.plot import COMPARED, KINDS
-    from pear_cli.report.charts.plot import plot as draw
-    from pear_cli.system.files import write
+    from pear_cli.report.charts.plot import COMPARED, KINDS, plot
 
     if kind not in KINDS:
         raise UsageError(f'no plot "{kind}"{near(kind, KINDS) or ";"} plots: {", ".join(KINDS)}')
     if not what and kind not in COMPARED:
         raise UsageError(f"pear plot {kind} needs an artifact; see what there is: pear ls")
-    write(out, draw(kind, what or [], open_store(store), out, title))
+    write(out, plot(kind, what or [], open_store(store), out, title))
     typer.echo(out)

@@ -41,17 +41,17 @@ def list_sweeps(context: typer.Context, as_json: Lines = False, store: Root = ST
         context.obj = store
         return
     from pear_cli.report.terminal import layout
-    from pear_cli.report.terminal import sweeps as tables
+    from pear_cli.report.terminal.sweeps import json_lines, print_sweeps
     from pear_cli.store import sweeps
 
     known = [(sweep, sweeps.progress_of(sweep)) for sweep in sweeps.noted(store)]
     known = [(sweep, progress) for sweep, progress in known if progress.began]
     if as_json:
-        typer.echo("".join(f"{line}\n" for line in tables.json_lines(known)), nl=False)
+        typer.echo("".join(f"{line}\n" for line in json_lines(known)), nl=False)
     elif not known:
         complain("sweeps", f"no sweeps of {store} yet; pear run -m makes one")
     else:
-        tables.print_sweeps(known, layout.console())
+        print_sweeps(known, layout.console())
 
 
 @app.command(cls=OfAStore)

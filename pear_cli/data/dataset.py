@@ -1,7 +1,7 @@
 """What every dataset gives: labelled images as arrays, and the hash of what they are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar
@@ -158,6 +158,10 @@ class Dataset(Checked, ABC, group="dataset"):
     def count(self, split: str) -> int:
         """How many images a split has."""
         return len(self.records(split))
+
+    def tasks(self) -> "Sequence[Dataset]":
+        """The datasets that it stands for: itself, but for a folder of many tasks."""
+        return [self]
 
     def holding(self) -> Holding:
         """Where the files are kept, known without reading them."""

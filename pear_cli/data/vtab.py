@@ -1,5 +1,6 @@
 """VTAB-1k: lists of paths and labels, one folder a task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +84,7 @@ class Vtab(FileDataset):
             raise DataError(f"no task {self.task!r} in {root}{near(self.task, found) or ';'} found: {tasks}")
         return root / self.task
 
-    def tasks(self) -> list["Vtab"]:
+    def tasks(self) -> Sequence["Vtab"]:
         """This dataset for every task below the root; this one where there is none."""
         root = self._root()
         found = _tasks(root) if root.is_dir() else []

@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import hydra
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.global_hydra import GlobalHydra
 
 from pear_cli.config.node import config_dir
 from pear_cli.launch.guard import guarded
@@ -43,9 +45,6 @@ def _glue(tokens: Iterable[str]) -> list[str]:
 
 
 def _query(words: Sequence[str], word: str) -> list[str]:
-    from hydra._internal.core_plugins.bash_completion import BashCompletion
-    from hydra.core.global_hydra import GlobalHydra
-
     overrides = [done for done in words if "=" in done and not done.startswith("-")]
     line = " ".join([*searched(_config_dir(words)), *overrides, word])
     with guarded(overrides), hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):

@@ -4,15 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pear_cli.errors import PearError
+from pear_cli.experiment.estimate import estimates
+from pear_cli.experiment.experiment import Experiment
+from pear_cli.experiment.planning import plan
+from pear_cli.stages.perform import Outcome
+from pear_cli.store.store import Store
 from pear_cli.system.progress.rows import duration
-
-if TYPE_CHECKING:
-    from pear_cli.experiment.experiment import Experiment
-    from pear_cli.stages.perform import Outcome
-    from pear_cli.store.store import Store
 
 
 class Course:
@@ -25,7 +24,7 @@ class Course:
         alone: no sweep tells how long all takes.
     """
 
-    def __init__(self, experiment: "Experiment", steps: Sequence[str], store: "Store", alone: bool) -> None:
+    def __init__(self, experiment: Experiment, steps: Sequence[str], store: Store, alone: bool) -> None:
         self.experiment, self.steps, self.store, self.alone = experiment, tuple(steps), store, alone
         self.done: dict[str, Outcome] = {}
         self.now, self.since = self.steps[0], time.monotonic()
@@ -57,9 +56,6 @@ class Course:
     @cached_property
     def _seconds(self) -> Mapping[Path, float | None]:
         """What each stage that is not there may take, judged by past ones; read when first asked for."""
-        from pear_cli.experiment.estimate import estimates
-        from pear_cli.experiment.planning import plan
-
         try:
             return estimates(plan("run", {0: self.experiment}))
         except PearError:  # what the stages meet too, and tell

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pear_cli.errors import ConfigError
+from pear_cli.errors import ConfigError, describe
 from pear_cli.experiment.estimate import estimates
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.planning import Planned, plan, steps_of
 from pear_cli.launch.composing import Flags, Job, compositions, grid, single
 from pear_cli.launch.explain import explain
-from pear_cli.launch.jobs import describe, experiment_of
+from pear_cli.launch.jobs import experiment_of
 from pear_cli.report.terminal.stages import print_plan
 from pear_cli.stages.perform import input_of
 from pear_cli.store.store import Store

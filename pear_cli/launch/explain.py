@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pear_cli.config.node import config_dir
-from pear_cli.errors import ConfigError, near
-from pear_cli.launch.jobs import describe
+from pear_cli.errors import ConfigError, describe, near
 
 EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
 """Presets of Hydra's plugins, and the extra of pear's package that brings each."""

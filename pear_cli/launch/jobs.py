@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
@@ -20,18 +20,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pear_cli.backbone.identity import BUNDLED
-from pear_cli.config.node import refuse_environment
-from pear_cli.errors import ConfigError, PearError
+from pear_cli.config.node import node, refuse_environment
+from pear_cli.data.dataset import Dataset
+from pear_cli.errors import ConfigError, PearError, describe
+from pear_cli.experiment.experiment import GROUPS, Experiment
+from pear_cli.experiment.read import read
 from pear_cli.launch.work import Record, Work, checking, evaluating, performing, slots
+from pear_cli.store.store import Store
 from pear_cli.store.sweeps import RESULT, STOPPED, held
 from pear_cli.system import signals
 from pear_cli.system.streams import LOG, is_elsewhere, stderr_to, stdout_to_stderr
 
-if TYPE_CHECKING:
-    from pear_cli.data.dataset import Dataset
-    from pear_cli.experiment.experiment import Experiment
-
-__all__ = ["KEEP_GOING", "ROOT", "JobFailed", "Record", "describe", "experiment_of", "slots"]
+__all__ = ["KEEP_GOING", "ROOT", "JobFailed", "Record", "experiment_of", "slots"]
 
 ROOT = "config"
 """Name of the root config."""
@@ -93,7 +93,7 @@ def audit(cfg: DictConfig) -> float | None:
     return _job("audit", cfg, checking)
 
 
-def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) -> "Experiment":
+def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) -> Experiment:
     """The experiment of a composed config.
 
     Args:
@@ -104,30 +104,23 @@ def experiment_of(cfg: DictConfig, launched_from: Path, words: tuple[str, ...]) 
     Raises:
         ConfigError: it names the key, the value and the remedy.
     """
-    from pear_cli.experiment.read import read
-
     _check_whole(cfg)
     refuse_environment(cfg)
     _make_absolute(cfg, launched_from)
     return read(cfg, words)
 
 
-def dataset(cfg: DictConfig) -> "Dataset":
+def dataset(cfg: DictConfig) -> Dataset:
     """The dataset of an experiment, the whole of which is validated."""
     return experiment_of(cfg, Path.cwd(), ()).dataset
 
 
-def datasets(presets: Mapping[str, DictConfig]) -> "Iterator[Dataset]":
+def datasets(presets: Mapping[str, DictConfig]) -> Iterator[Dataset]:
     """The dataset of each preset; of VTAB-1k every task that is there."""
-    from pear_cli.config.node import node
-    from pear_cli.data.dataset import Dataset
-    from pear_cli.data.vtab import Vtab
-
     for preset in presets.values():
         with open_dict(preset):
             preset.train_split = preset.train_split or "train800val200"
-        found = node(preset, Dataset, "dataset")  # type: ignore[type-abstract]
-        yield from found.tasks() if isinstance(found, Vtab) else (found,)
+        yield from node(preset, Dataset, "dataset").tasks()  # type: ignore[type-abstract]
 
 
 def _job(command: str, cfg: DictConfig, work: Work) -> float | None:
@@ -208,8 +201,6 @@ def _flags(hydra: Any) -> Iterator[str]:
 
 
 def _carry_out(cfg: DictConfig, launched_from: Path, words: tuple[str, ...], work: Work) -> Record:
-    from pear_cli.store.store import Store
-
     start = time.perf_counter()
     experiment = experiment_of(cfg, launched_from, words)
     record = work(experiment, Store(Path(experiment.runtime.store)))
@@ -218,8 +209,6 @@ def _carry_out(cfg: DictConfig, launched_from: Path, words: tuple[str, ...], wor
 
 def _check_whole(cfg: DictConfig) -> None:
     """Refuse what Hydra lets pass: a part that was deleted, and a seed such as 00, which it reads as text."""
-    from pear_cli.experiment.experiment import GROUPS
-
     for name in (*GROUPS, "seed", "select"):
         if cfg.get(name) is None:
             raise ConfigError(f"{name} is gone: every experiment has one; leave out ~{name} and {name}=null")
@@ -245,11 +234,3 @@ def _write(path: Path, record: Record) -> None:
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong in one or two lines; an error that is not the user's says where to look."""
-    if isinstance(error, PearError):
-        return str(error)
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}; PEAR_TRACEBACK=1 shows where" if first else type(error).__name__

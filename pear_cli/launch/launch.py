@@ -25,7 +25,6 @@ from pear_cli.launch.explain import explain
 from pear_cli.launch.flags import FLAGS, UsageError, reorder, spelled
 from pear_cli.launch.guard import guarded
 from pear_cli.launch.jobs import KEEP_GOING, ROOT, JobFailed
-from pear_cli.launch.results import report
 from pear_cli.launch.sweep.multirun import Multirun, is_multirun
 from pear_cli.launch.sweep.under_way import FAILED, Folders, UnderWay, current, end_ray
 from pear_cli.launch.work import Record
@@ -135,7 +134,9 @@ def _launch(
         complain(command, str(error))
         return FAILED
     if count > 1:
-        return several.start(command, [command, *words, *asked.words], count, asked.quiet)
+        from pear_cli.launch import accelerated
+
+        return accelerated.start(command, [command, *words, *asked.words], count, asked.quiet)
     if multirun is not None:
         overrides += (shared := _share_of_cores(multirun, asked.quiet))
         multirun = multirun.with_override(shared)
@@ -156,6 +157,8 @@ def _launch(
         return FAILED
     jobs = multirun.jobs if multirun is not None else None
     records = under_way.ledger.records(jobs or (), complete=code != INTERRUPTED)
+    from pear_cli.launch.results import report
+
     report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
         if multirun is not None and not multirun.here and multirun.store is not None:

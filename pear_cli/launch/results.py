@@ -8,6 +8,11 @@ from pathlib import Path
 from pear_cli.errors import PearError, printable
 from pear_cli.launch.sweep.ledger import NOT_RUN
 from pear_cli.launch.work import Record
+from pear_cli.report.analysis import benchmark, listing
+from pear_cli.report.terminal import checks, layout, show, stages, standings, sweeps, table
+from pear_cli.store.artifact import Artifact
+from pear_cli.store.store import Store
+from pear_cli.system.progress import console
 from pear_cli.system.streams import complain, until_closed
 
 
@@ -54,8 +59,6 @@ def _tell_failures(command: str, failed: list[Record], jobs: int, common: set[st
     """The table of jobs that failed or were not run, then how many there are of each."""
     if not failed:
         return
-    from pear_cli.report.terminal import layout, sweeps
-
     sweeps.print_failures(failed, common if jobs > 1 else set(), layout.console(sys.stderr))
     idle = sum(record["error"].get("type") == NOT_RUN for record in failed)
     rest = f", {idle} not run" if idle else ""
@@ -64,8 +67,6 @@ def _tell_failures(command: str, failed: list[Record], jobs: int, common: set[st
 
 def _show_checks(record: Record, common: set[str] | None) -> None:
     """The table of an audit, on stdout; in a sweep, below the overrides that only its job has."""
-    from pear_cli.report.terminal import checks, layout
-
     if common is not None:
         print(" ".join(word for word in record["overrides"] if word not in common))
     checks.print_checks(record["checks"], layout.console())
@@ -73,22 +74,12 @@ def _show_checks(record: Record, common: set[str] | None) -> None:
 
 def _show_stages(record: Record) -> None:
     """What became of each stage of a single job, on stderr."""
-    from pear_cli.report.terminal import stages
-    from pear_cli.store.store import Store
-    from pear_cli.system.progress import console
-
     if "stages" in record:
         stages.print_stages(record["stages"], Store(Path(record["artifact"]).parent.parent), console)
 
 
 def _show(evaluated: list[Path], share_map: bool) -> None:
     """Who serves where in a single model, then what the evaluations came to, on stderr."""
-    from pear_cli.report.analysis import benchmark, listing
-    from pear_cli.report.terminal import show, standings, table
-    from pear_cli.store.artifact import Artifact
-    from pear_cli.store.store import Store
-    from pear_cli.system.progress import console
-
     store = Store(evaluated[0].parent.parent)
     artifacts = [Artifact.at(path) for path in evaluated]
     if share_map:

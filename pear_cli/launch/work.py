@@ -1,26 +1,32 @@
 """What each command does with an experiment: stages performed or checks made, and the record of them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pear_cli.backbone import identity
+from pear_cli.config.node import node
+from pear_cli.config.settings import Backbone
+from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.planning import refuse_phase, steps_of
+from pear_cli.experiment.step import Step
 from pear_cli.launch.course import Course
-
-if TYPE_CHECKING:
-    from pear_cli.experiment.experiment import Experiment
-    from pear_cli.experiment.step import Step
-    from pear_cli.stages.perform import Outcome
-    from pear_cli.store.store import Store
+from pear_cli.stages.perform import Outcome, perform
+from pear_cli.store.lease import leased
+from pear_cli.store.store import Store
+from pear_cli.system import progress
+from pear_cli.training import trackers
 
 Record = dict[str, Any]
-Work = Callable[["Experiment", "Store"], Record]
+Work = Callable[[Experiment, Store], Record]
 
 OBJECTIVE = "val200_accuracy"
 """What a sweeper may optimise: it is measured where `select=val`, and never on the test set."""
@@ -35,12 +41,7 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
         output: gives the job's folder.
     """
 
-    def work(experiment: "Experiment", store: "Store") -> Record:
-        from pear_cli.stages.perform import perform
-        from pear_cli.store.lease import leased
-        from pear_cli.system import progress
-        from pear_cli.training import trackers
-
+    def work(experiment: Experiment, store: Store) -> Record:
         steps = steps_of(command, experiment)
         trackers.check(experiment.runtime.tracker)
         _warn(experiment)
@@ -63,7 +64,7 @@ def performing(command: str, between: Callable[[], None], output: Callable[[], P
     return work
 
 
-def _without_effect(experiment: "Experiment") -> str:
+def _without_effect(experiment: Experiment) -> str:
     """What was asked of scoring and pruning all the same, in words; empty where nothing was."""
     of_pruning = re.compile(r"[+~]*(score|prune|share|knowledge)[.=]")
     asked = [word for word in experiment.overrides if of_pruning.match(word)]
@@ -81,18 +82,15 @@ def _told(course: Course) -> Iterator[None]:
         raise
 
 
-def _brief(name: str, outcome: "Outcome") -> Record:
+def _brief(name: str, outcome: Outcome) -> Record:
     """What a record says of one of its stages."""
     manifest = outcome.artifact.manifest
     brief = {"step": name, "stage": outcome.artifact.stage, "key": outcome.artifact.key}
     return brief | {"reused": outcome.reused, "seconds": manifest["seconds"]}
 
 
-def _warn(experiment: "Experiment") -> None:
+def _warn(experiment: Experiment) -> None:
     """Say that the frozen weights are random, where they are: what follows is no result of transfer."""
-    from pear_cli.backbone import identity
-    from pear_cli.system import progress
-
     if identity.is_random(experiment.backbone):
         name, remedy = experiment.backbone.name, "backbone.pretrained=true or backbone.weights=FILE"
         progress.say(f"warning: {name} has random weights; trained ones: {remedy}")
@@ -101,12 +99,11 @@ def _warn(experiment: "Experiment") -> None:
 def evaluating(model: str, weights: str | None) -> Work:
     """The work of `pear eval MODEL`: nothing of it is stored."""
 
-    def work(experiment: "Experiment", store: "Store") -> Record:
-        from pear_cli.export import load as api
-        from pear_cli.system import progress
+    def work(experiment: Experiment, store: Store) -> Record:
+        from pear_cli.export import load
 
         named = [word.partition("=")[0].lstrip("+") for word in experiment.overrides]
-        metrics = dict(api.evaluate(model, experiment.dataset, experiment.runtime, store, weights, named))
+        metrics = dict(load.evaluate(model, experiment.dataset, experiment.runtime, store, weights, named))
         split = f"{experiment.dataset.test_split} of {experiment.dataset.name}"
         metric = experiment.dataset.metric.value
         progress.say(f"{metric} {100 * metrics[metric]:.2f}% on {metrics['images']} images, {split}")
@@ -115,12 +112,9 @@ def evaluating(model: str, weights: str | None) -> Work:
     return work
 
 
-def checking(experiment: "Experiment", store: "Store") -> Record:
+def checking(experiment: Experiment, store: Store) -> Record:
     """The work of `pear audit`: its record has an error where a check has failed."""
     refuse_phase("audit", experiment)
-    from pear_cli.backbone import identity
-    from pear_cli.system import progress
-
     identity.weights_hash(experiment.backbone)  # weights that are not there are known before torch is loaded
     from pear_cli.audit.perform import ROWS, audit
 
@@ -139,13 +133,8 @@ def checking(experiment: "Experiment", store: "Store") -> Record:
 
 def slots(cfg: DictConfig) -> Iterator[tuple[str, int, int, int]]:
     """The slots of a backbone: slot, number of sites, channels read and added to."""
-    from collections import Counter
-    from dataclasses import replace
-
     from pear_cli.backbone import build as backbone
     from pear_cli.backbone.sites import all_sites
-    from pear_cli.config.node import node
-    from pear_cli.config.settings import Backbone
 
     config = node(cfg.get("backbone"), Backbone, "backbone")
     model = backbone.build(
@@ -155,7 +144,7 @@ def slots(cfg: DictConfig) -> Iterator[tuple[str, int, int, int]]:
         yield slot, count, reads, adds
 
 
-def _record(outcome: "Outcome") -> Record:
+def _record(outcome: Outcome) -> Record:
     artifact = outcome.artifact
     return {
         "artifact": str(artifact.path),
@@ -167,7 +156,7 @@ def _record(outcome: "Outcome") -> Record:
     }
 
 
-def _objective(step: "Step", store: "Store") -> Record:
+def _objective(step: Step, store: Store) -> Record:
     """The accuracy on val200 of the training that a step is, or evaluates; empty where there is none."""
     read = step.inputs.values() if step.stage == "eval" else ()
     for training in (s for s in (step, *read) if s.stage == "train"):

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from pear_cli.errors import ConfigError, DataError, PearError
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.read import read
-from pear_cli.launch import several
+from pear_cli.launch import accelerated
 from pear_cli.stages.perform import perform, perform_all
 from pear_cli.stages.start import check_team
 from pear_cli.store.store import Store
@@ -275,11 +275,11 @@ def test_the_parts_of_a_batch_are_the_batch_and_nothing_twice():
 
 
 def test_what_the_main_process_has_told_is_not_told_again(capsys):
-    assert several._tell("train", {0: 2}, 2) == 2
+    assert accelerated._tell("train", {0: 2}, 2) == 2
     assert capsys.readouterr().err == ""
-    assert several._tell("train", {0: -signal.SIGTERM, 1: -signal.SIGKILL}, 2) == 1
+    assert accelerated._tell("train", {0: -signal.SIGTERM, 1: -signal.SIGKILL}, 2) == 1
     assert capsys.readouterr().err.startswith("pear train: process 1 of 2 was killed by SIGKILL; ")
-    assert several._tell("train", {0: -signal.SIGTERM, 1: 3}, 2) == 1
+    assert accelerated._tell("train", {0: -signal.SIGTERM, 1: 3}, 2) == 1
     assert "process 1 of 2 ended with exit code 3" in capsys.readouterr().err
 
 
