@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pear_cli.errors import CorruptArtifact
+from pear_cli.store.decoding import decoding
 
 LIMIT = 1 << 20
 """Channels of one module that widths may name."""
@@ -167,15 +168,13 @@ class Widths:
         Raises:
             CorruptArtifact: anything else.
         """
-        try:
+        with decoding("widths"):
             return cls(
                 {
-                    str(module): {Side(side): _bits(text) for side, text in sides.items()}
+                    module: {Side(side): _bits(text) for side, text in sides.items()}
                     for module, sides in value.items()
                 }
             )
-        except (TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"not widths: {type(error).__name__} {error}") from None
 
 
 def select(tensor: Tensor, left: Left) -> Tensor:

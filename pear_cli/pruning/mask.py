@@ -12,6 +12,7 @@ from pear_cli.backbone.site import Site
 from pear_cli.config.choices import Effect, Unit
 from pear_cli.errors import CorruptArtifact
 from pear_cli.scoring.importance import Importance
+from pear_cli.store.decoding import decoding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,12 +157,10 @@ class Mask:
         Raises:
             CorruptArtifact: anything else.
         """
-        try:
+        with decoding("a mask"):
             return cls(
                 Unit(value["unit"]), Effect(value["effect"]), dict(value["gone"]), tuple(value["notes"])
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"not a mask: {type(error).__name__} {error}") from None
 
 
 def clear(weight: "Tensor", grid: tuple[int, int], kept: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pear_cli.config.choices import ShareRule
 from pear_cli.errors import CorruptArtifact
 from pear_cli.scoring.importance import Group
+from pear_cli.store.decoding import decoding, text, whole
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,10 @@ class ShareMap:
         Raises:
             CorruptArtifact: anything else.
         """
-        try:
+        with decoding("a share map"):
             groups = {}
             for site in value["owners"]:  # JSON may have sorted the one, not the other
                 slot, width_in, width_out = value["groups"][site]
-                groups[str(site)] = (str(slot), int(width_in), int(width_out))
-            owners = {str(s): None if o is None else str(o) for s, o in value["owners"].items()}
-            return cls(owners, groups, ShareRule(value["rule"]), tuple(str(note) for note in value["notes"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"not a share map: {type(error).__name__} {error}") from None
+                groups[site] = (text(slot), whole(width_in), whole(width_out))
+            owners = {site: None if owner is None else text(owner) for site, owner in value["owners"].items()}
+            return cls(owners, groups, ShareRule(value["rule"]), tuple(map(text, value["notes"])))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pear_cli.config.choices import Unit
 from pear_cli.errors import CorruptArtifact
+from pear_cli.store.decoding import decoding, number, text, whole
 
 Group = tuple[str, int, int]
 
@@ -136,22 +137,20 @@ class Importance:
         Raises:
             CorruptArtifact: anything else.
         """
-        try:
+        with decoding("an importance"):
             tau = value["kendall_tau"]
             scored = [pair for entry in value["units"] for pair in _scored(entry)]
             return cls(
-                criterion=_text(value["criterion"]),
+                criterion=text(value["criterion"]),
                 units=tuple(unit for unit, _ in scored),
                 scores=tuple(score for _, score in scored),
-                images=_whole(value["images"]),
-                kendall_tau=None if tau is None else _number(tau),
+                images=whole(value["images"]),
+                kendall_tau=None if tau is None else number(tau),
                 similarity={
-                    _text(site): {_text(other): _number(cka) for other, cka in row.items()}
+                    text(site): {text(other): number(cka) for other, cka in row.items()}
                     for site, row in value["similarity"].items()
                 },
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptArtifact(f"not an importance: {type(error).__name__} {error}") from None
 
 
 def _entries(importance: Importance) -> list[dict[str, Any]]:
@@ -172,32 +171,14 @@ def _entries(importance: Importance) -> list[dict[str, Any]]:
 
 def _scored(entry: Mapping[str, Any]) -> Iterator[tuple[ScoredUnit, float]]:
     slot, width_in, width_out = entry["group"]
-    group = (_text(slot), _whole(width_in), _whole(width_out))
-    name, about = _text(entry["name"]), (_whole(entry["block"]), _text(entry["slot"]), group)
-    size = _whole(entry["parameters"])
+    group = (text(slot), whole(width_in), whole(width_out))
+    name, about = text(entry["name"]), (whole(entry["block"]), text(entry["slot"]), group)
+    size = whole(entry["parameters"])
     if "scores" not in entry:
-        yield ScoredUnit(name, *about, size), _number(entry["score"])
+        yield ScoredUnit(name, *about, size), number(entry["score"])
         return
     for index, score in enumerate(entry["scores"]):
-        yield ScoredUnit(f"{name}.{index}", *about, size), _number(score)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a number")
-    return float(value)
+        yield ScoredUnit(f"{name}.{index}", *about, size), number(score)
 
 
 def _require(condition: bool, what: str) -> None:
