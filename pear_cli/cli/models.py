@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pear_cli.cli.options import STORE, Model, Name, OfAStore, Overrides, Root, Weights, open_store
-from pear_cli.config.choices import Precision, Tracker
 from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system.streams import complain
@@ -73,10 +72,12 @@ def label(
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli.api import predict
-    from pear_cli.config.settings import Runtime
+    from pear_cli.config import choices, settings
 
     _check_format(form, PREDICTED)
-    runtime = Runtime(device, Precision.float32, None, 0, str(store), None, Tracker.none)
+    runtime = settings.Runtime(
+        device, choices.Precision.float32, None, 0, str(store), None, choices.Tracker.none
+    )
     place = open_store(store)
     form = "json" if as_json else form
     raise typer.Exit(
