@@ -195,7 +195,7 @@ def test_relative_folders_count_from_where_pear_was_started(pear, quiet, monkeyp
         seen.update(store=cfg.runtime.store, root=cfg.dataset.root, overrides=overrides)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.read.read", read)
+    monkeypatch.setattr("pear_cli.launch.jobs.read", read)
     pear("train", *quiet, "hydra.job.chdir=true", "runtime.store=my/store", "dataset.root=../images")
     assert seen["store"] == str(tmp_path / "my" / "store")
     assert seen["root"] == str(tmp_path.parent / "images")
@@ -335,7 +335,7 @@ def test_frozen_weights_of_ones_own_count_from_where_pear_was_started(pear, quie
         seen.append(cfg.backbone.weights)
         raise DataError("seen enough")
 
-    monkeypatch.setattr("pear_cli.experiment.read.read", read)
+    monkeypatch.setattr("pear_cli.launch.jobs.read", read)
     (tmp_path / "my.safetensors").touch()
     for weights in ("my.safetensors", "pear_mini", "absent.safetensors"):
         pear("train", *quiet, f"backbone.weights={weights}")
