@@ -18,9 +18,8 @@ from pear_cli.config.settings import Prune, Score
 from pear_cli.errors import ConfigError
 from pear_cli.export import writing
 from pear_cli.model import attach as attaching
-from pear_cli.model import costs, record
+from pear_cli.model import costs, models, record
 from pear_cli.model import merge as merging
-from pear_cli.model import model as models
 from pear_cli.model import prune as pruning
 from pear_cli.model import score as scoring
 from pear_cli.model.optimizer import follow, state_of

@@ -10,13 +10,13 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.hooks import RemovableHandle
 
 from pear_cli.adapters.adaptation import Adaptation
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.backbone.changes import Changes
 from pear_cli.backbone.sites import heads_reader
 from pear_cli.config.choices import BatchNorm, Unit
 from pear_cli.errors import ConfigError, near
 from pear_cli.export.load import Stored, read
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
 from pear_cli.model.preprocessing import Preprocessing

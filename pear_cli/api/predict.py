@@ -18,7 +18,7 @@ from pear_cli.api.bank import TaskBank
 from pear_cli.config.settings import Runtime
 from pear_cli.data import transforms
 from pear_cli.errors import ConfigError, DataError, printable
-from pear_cli.export import load as api
+from pear_cli.export import load
 from pear_cli.export.source import find
 from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.model.rebuild import made_again
@@ -113,7 +113,7 @@ class Labeller:
 
 def one(source: str | Path, store: Store | None, weights: str | None, where: Device) -> Labeller:
     """The labeller of one model."""
-    model, description = api.load_described(source, store, weights)
+    model, description = load.load_described(source, store, weights)
     model.to(where.device)
 
     def logits(images: Sequence[Tensor]) -> list[Tensor]:
@@ -134,7 +134,7 @@ def several(sources: Sequence[str], store: Store | None, weights: str | None, wh
         raise ConfigError(f"--also {twice[0]}: it is named twice")
     found = [find(name, store) for name in sources]
     places = [place if isinstance(place, Path) else place.path for place in found]
-    backbone = made_again(api.read(places[0]).description, weights).to(where.device)
+    backbone = made_again(load.read(places[0]).description, weights).to(where.device)
     bank = TaskBank(backbone, dict(zip(sources, places, strict=True)))
 
     def logits(images: Sequence[Tensor]) -> list[Tensor]:

@@ -7,11 +7,10 @@ import torch
 from safetensors.torch import load, save
 
 from pear_cli.audit.finding import CLASSES, Check, Finding, Subject, Verdict, compare, says
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.config.choices import Unit
 from pear_cli.errors import ConfigError
-from pear_cli.model import costs, merge
-from pear_cli.model import model as models
+from pear_cli.model import costs, merge, models
 from pear_cli.model.description import Description
 from pear_cli.model.prune import apply
 from pear_cli.model.rebuild import rebuild

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.experiment.experiment import Experiment
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 
 CLASSES, IMAGES = 10, 2

@@ -9,11 +9,10 @@ import torch
 
 from pear_cli.audit.checks import AT_START, AT_WORK, prune
 from pear_cli.audit.finding import CLASSES, IMAGES, SPREAD, Check, Finding, Subject, Verdict
-from pear_cli.backbone import build as backbones
-from pear_cli.backbone import identity
+from pear_cli.backbone import backbones, identity
 from pear_cli.errors import PearError
 from pear_cli.experiment.experiment import Experiment
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.training import engine
 
 ROWS = len(AT_START) + 2 * len(AT_WORK) + 1

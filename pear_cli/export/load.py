@@ -19,7 +19,7 @@ from pear_cli.model import merge as merging
 from pear_cli.model.attach import remove
 from pear_cli.model.description import Description
 from pear_cli.model.load import ADAPTERS, kept_knowledge, probe_logits
-from pear_cli.model.model import check_probe, stated
+from pear_cli.model.models import check_probe, stated
 from pear_cli.model.rebuild import rebuild, rebuild_on
 from pear_cli.store.store import Store
 from pear_cli.training import engine

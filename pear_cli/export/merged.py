@@ -19,10 +19,9 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from pear_cli.backbone import build as backbone
+from pear_cli.backbone import backbones
 from pear_cli.errors import ConfigError
-from pear_cli.export import load as api
-from pear_cli.export import single_file, target
+from pear_cli.export import load, single_file, target
 from pear_cli.export.source import find
 from pear_cli.model import merge
 from pear_cli.model.description import Description
@@ -63,7 +62,7 @@ def export(
         StoreError: no model there, or the file cannot be written.
     """
     target.check(out, force=force)
-    model, description = api.load_described(source, store, weights)
+    model, description = load.load_described(source, store, weights)
     if description.widths:
         raise ConfigError(
             f"{source}: its channels are pruned, and timm has no {description.backbone.name} of these "
@@ -85,7 +84,7 @@ def _texts(model: nn.Module, description: Description, origin: str) -> dict[str,
     said = {
         single_file.MERGED: FORMAT,
         "timm_name": description.backbone.name,
-        "timm_args": backbone.arguments(description.backbone, model),
+        "timm_args": backbones.arguments(description.backbone, model),
         "timm_version": description.timm,
         "classes": list(description.classes),
         "data": {name: stated[name] for name in DATA},

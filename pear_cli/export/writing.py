@@ -14,7 +14,7 @@ from pear_cli.experiment.lineage import Lineage
 from pear_cli.export import target
 from pear_cli.export.single_file import KNOWLEDGE, PROBE, SCHEMA, serialise
 from pear_cli.export.source import evaluation, holder, named
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance

@@ -133,11 +133,11 @@ def checking(experiment: Experiment, store: Store) -> Record:
 
 def slots(cfg: DictConfig) -> Iterator[tuple[str, int, int, int]]:
     """The slots of a backbone: slot, number of sites, channels read and added to."""
-    from pear_cli.backbone import build as backbone
+    from pear_cli.backbone import backbones
     from pear_cli.backbone.sites import all_sites
 
     config = node(cfg.get("backbone"), Backbone, "backbone")
-    model = backbone.build(
+    model = backbones.build(
         replace(config, pretrained=False, weights=None), num_classes=2
     )  # weights don't matter
     for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():

@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 from pear_cli.adapters.method import Method
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.config.node import to_node
 from pear_cli.config.settings import Backbone
 from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError
 from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
-from pear_cli.model.model import adapt, input_size, stated
+from pear_cli.model.models import adapt, input_size, stated
 from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.model.rebuild import check_bare
 from pear_cli.model.record import Bare, Record, record

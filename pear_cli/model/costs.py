@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.backbone.changes import evaluating
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.system.threads import cores
 from pear_cli.training.devices import Device
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from pear_cli.adapters.method import Method
 from pear_cli.backbone import batch_norm
-from pear_cli.backbone.build import head
+from pear_cli.backbone.backbones import head
 
 
 def frozen_hash(model: nn.Module, method: Method) -> str:

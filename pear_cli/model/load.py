@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.rebuild import rebuild
 from pear_cli.store.artifact import Artifact, corrupt

@@ -11,7 +11,7 @@ from pear_cli.backbone import batch_norm
 from pear_cli.backbone.channels import strip, unhook
 from pear_cli.backbone.sites import heads_reader
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 TOLERANCE = 1e-4  # of max |Δlogit|, relative to the largest logit where that is above 1
 

@@ -13,7 +13,7 @@ from pear_cli.data import transforms
 from pear_cli.data.preparation import CROP_PCT, Preparation
 from pear_cli.errors import ConfigError
 from pear_cli.model.description import Description
-from pear_cli.model.model import input_size, stated
+from pear_cli.model.models import input_size, stated
 from pear_cli.training.batches import Normaliser, statistics
 
 

@@ -11,7 +11,7 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.backbone.widths import Widths, select
 from pear_cli.config.choices import Unit
 from pear_cli.config.settings import Knowledge
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.pruning import knowledge
 from pear_cli.pruning.mask import Mask, left_of

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.backbone import batch_norm, identity
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones, batch_norm, identity
 from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import BatchNorm, KnowledgeKind, Resize
 from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.model.description import Description
 from pear_cli.model.frozen import frozen_hash
-from pear_cli.model.model import (
+from pear_cli.model.models import (
     adapt,
     adaptation,
     check_probe,

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.backbone.build import head
+from pear_cli.backbone.backbones import head
 from pear_cli.backbone.changes import Changes
 from pear_cli.backbone.widths import tensor_at
 from pear_cli.config.choices import Unit
 from pear_cli.model.description import Description
-from pear_cli.model.model import adaptation
+from pear_cli.model.models import adaptation
 from pear_cli.pruning.mask import Mask
 from pear_cli.pruning.share_map import ShareMap
 from pear_cli.scoring.importance import Importance

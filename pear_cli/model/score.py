@@ -7,7 +7,7 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.config.choices import Unit
 from pear_cli.config.settings import Score
 from pear_cli.model.merge import merge
-from pear_cli.model.model import adaptation, input_size
+from pear_cli.model.models import adaptation, input_size
 from pear_cli.scoring.importance import Importance
 from pear_cli.scoring.layers import Layer, blocks, channels
 from pear_cli.scoring.measure import measure, measure_layers

@@ -4,8 +4,7 @@ from torch import nn
 
 from pear_cli.config.choices import Metric
 from pear_cli.data.dataset import SPOKEN
-from pear_cli.model import costs
-from pear_cli.model import model as models
+from pear_cli.model import costs, models
 from pear_cli.model.description import Description
 from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge

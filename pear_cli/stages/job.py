@@ -12,7 +12,7 @@ from pear_cli.data import loading
 from pear_cli.data.dataset import SPOKEN
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.step import Step
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.load import ADAPTERS, KNOWLEDGE, MODEL, PROBE
 from pear_cli.store.artifact import Artifact

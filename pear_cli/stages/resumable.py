@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pear_cli.errors import StoreError
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.system import progress
 from pear_cli.training.engine import Trainer
 

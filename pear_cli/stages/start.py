@@ -6,7 +6,7 @@ from pear_cli.backbone import batch_norm
 from pear_cli.config.choices import BatchNorm, OptimizerState, Phase, Schedule
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import Experiment
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.load import OPTIMIZER, load_model
 from pear_cli.stages.job import Task

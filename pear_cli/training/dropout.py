@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.system.team import Part
 
 

@@ -22,7 +22,7 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.config.node import node, presets_of
 from pear_cli.config.settings import Backbone, Optim
 from pear_cli.data.images import Images
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.system import progress
 from pear_cli.system.progress.board import RATE, Board
 from pear_cli.system.progress.rows import Doing, Ticker

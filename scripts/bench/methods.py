@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import pear_cli
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 sys.path.append(str(Path(__file__).parents[1] / "tables"))
 from cells import Cells, fresh, made_with, pear

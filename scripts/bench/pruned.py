@@ -20,9 +20,8 @@ from pear_cli.backbone.channels import bare, groups
 from pear_cli.backbone.widths import Group, Widths
 from pear_cli.config.choices import Effect, Precision, PruneBy, Scope, Tracker, Unit
 from pear_cli.config.settings import Backbone, Prune, Runtime
-from pear_cli.model import costs as accounting
+from pear_cli.model import costs, models
 from pear_cli.model import merge as merging
-from pear_cli.model import model as models
 from pear_cli.pruning.choose import choose
 from pear_cli.pruning.mask import Mask
 from pear_cli.scoring.importance import Importance
@@ -61,7 +60,7 @@ def main() -> None:
         narrow = models.create(backbone, method, num_classes=100, seed=0)
         models.narrow(narrow, Widths.without(gone, of))
         merged = [merging.merge(model).to(where.device) for model in (narrow, whole)]
-        found = accounting.speed_up(*merged, size, where)
+        found = costs.speed_up(*merged, size, where)
         for batch in (1, 64):
             record = {
                 "cell": {"round_to": multiple, "batch": batch},

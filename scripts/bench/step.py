@@ -21,7 +21,7 @@ from pear_cli.adapters.full import FullFineTuning
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
 from pear_cli.config.settings import Backbone
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 sys.path.append(str(Path(__file__).parents[1] / "tables"))
 from cells import Cells, made_with

@@ -17,7 +17,7 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError, TrainingError
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
 LORA = LoRA(lr=1, rank=3, scale=0.5, dropout=0.0, slots=("attn.q", "attn.v"))

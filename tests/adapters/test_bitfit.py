@@ -10,7 +10,7 @@ import torch
 from pear_cli.adapters.bitfit import BitFit
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 BITFIT = BitFit(lr=1, slots=())
 TINY = {"img_size": 16, "patch_size": 8, "num_heads": 3}

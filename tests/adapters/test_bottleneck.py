@@ -12,7 +12,7 @@ from pear_cli.adapters.bottleneck import Activation, Bottleneck
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
-from pear_cli.model import model as models
+from pear_cli.model import models
 
 HOULSBY = ("attn.proj", "mlp")
 IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))

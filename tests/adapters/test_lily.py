@@ -15,7 +15,7 @@ from pear_cli.config.node import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.read import read
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.load import load_model
 from pear_cli.stages.perform import perform
 from pear_cli.store.store import Store

@@ -10,7 +10,7 @@ from pear_cli.adapters.neat import NEAT
 from pear_cli.config.choices import KnowledgeKind, ShareRule
 from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.pruning.preservable import check
 
 QV = ("attn.q", "attn.v")

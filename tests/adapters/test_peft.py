@@ -6,10 +6,9 @@ import torch
 from pear_cli.adapters.lily import Lily, RouterStats
 from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.config.settings import Backbone
-from pear_cli.model import merge
-from pear_cli.model import model as models
+from pear_cli.model import merge, models
 
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 5, "num_heads": 3}
 VIT = Backbone("vit_tiny_patch16_224", False, None, 0, 0.0, None, None, ARGS)

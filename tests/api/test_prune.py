@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pear_cli
 from pear_cli.errors import ConfigError, DataError
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.pruning.mask import Mask
 from pear_cli.pruning.share_map import ShareMap
 from tests.api.conftest import ARGS, train

@@ -14,13 +14,13 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.audit.finding import Finding, Verdict
 from pear_cli.audit.perform import ROWS, audit
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones
 from pear_cli.config.node import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.experiment.read import read
 from pear_cli.launch.composing import composed
 from pear_cli.model import merge as merging
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.report.terminal.checks import print_checks
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -18,8 +18,7 @@ from torch import nn
 from pear_cli.adapters.adaptformer import AdaptFormer
 from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.lora import LoRA
-from pear_cli.backbone import build as backbones
-from pear_cli.backbone import identity, pretrained
+from pear_cli.backbone import backbones, identity, pretrained
 from pear_cli.backbone.sites import (
     HEAD_BY_HEAD,
     PARALLEL_SCALING,
@@ -31,7 +30,7 @@ from pear_cli.backbone.sites import (
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.read import read
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.load import load_model
 from pear_cli.stages.perform import perform_all
 from pear_cli.store.store import Store

@@ -11,8 +11,7 @@ from pear_cli.adapters.linear import LinearProbe
 from pear_cli.adapters.sppara import SPPaRA
 from pear_cli.audit.finding import Verdict
 from pear_cli.audit.perform import audit
-from pear_cli.backbone import batch_norm
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones, batch_norm
 from pear_cli.backbone.widths import Side
 from pear_cli.config.choices import BatchNorm
 from pear_cli.config.settings import Backbone
@@ -23,7 +22,7 @@ from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.writing import export
 from pear_cli.launch.composing import composed
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge, settle_biases

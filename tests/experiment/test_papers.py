@@ -18,7 +18,7 @@ from pear_cli.data.dataset import Normalization
 from pear_cli.data.vtab import Vtab
 from pear_cli.experiment.experiment import Experiment
 from pear_cli.experiment.read import read
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.stages.perform import perform_all
 from pear_cli.store.store import Store
 from pear_cli.training.engine import updates_per_epoch

@@ -19,7 +19,7 @@ from pear_cli.data.dataset import Normalization
 from pear_cli.data.loading import load
 from pear_cli.errors import ConfigError, CorruptArtifact, MissingArtifact, StoreError
 from pear_cli.export import load as api
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.stages.perform import perform
 from pear_cli.store.store import Store
 from pear_cli.training.batches import Batches

@@ -19,7 +19,7 @@ from pear_cli.export import load as api
 from pear_cli.export import merged, single_file, writing
 from pear_cli.export.single_file import read
 from pear_cli.export.writing import export
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.report.terminal.exported import print_exported
 from pear_cli.report.terminal.layout import console
 

@@ -17,8 +17,7 @@ from pear_cli.adapters.neat import NEAT
 from pear_cli.config.choices import Effect, KnowledgeKind, Unit
 from pear_cli.config.settings import Backbone, Knowledge
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.model import merge
-from pear_cli.model import model as models
+from pear_cli.model import merge, models
 from pear_cli.pruning.knowledge import decode, encode
 from pear_cli.pruning.mask import Mask
 

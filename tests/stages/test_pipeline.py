@@ -14,7 +14,7 @@ from pear_cli.errors import ConfigError, CorruptArtifact, DataError, MissingArti
 from pear_cli.export import load as api
 from pear_cli.export import merged
 from pear_cli.export.writing import export
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
 from pear_cli.stages import perform as performing

@@ -10,7 +10,7 @@ from pear_cli.backbone.widths import Side
 from pear_cli.errors import ConfigError
 from pear_cli.export.single_file import read
 from pear_cli.export.writing import export
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.load import load_model
 from pear_cli.model.merge import merge
 from pear_cli.pruning.mask import Mask

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from pear_cli.backbone import build as backbone
+from pear_cli.backbone import backbones
 from pear_cli.cli.options import complain
 from pear_cli.config.node import node
 from pear_cli.config.settings import Backbone
@@ -173,7 +173,7 @@ def test_a_description_of_a_model_only_describes(change, says, finished):
 
 
 def test_stored_logits_of_another_shape_are_none_of_this_model(finished):
-    from pear_cli.model import model as models
+    from pear_cli.model import models
 
     model, description = load_model(finished.made["adapt"])
     with pytest.raises(CorruptArtifact, match=r"the stored logits are \(4, 1\), not \(4, 10\)"):
@@ -185,25 +185,25 @@ def test_stored_logits_of_another_shape_are_none_of_this_model(finished):
 def test_a_backbone_comes_from_timm_alone(name, pretrained):
     config = dataclasses.replace(TINY, name=name, pretrained=pretrained)
     with pytest.raises(ConfigError, match=r"timm has no pretrained weights|no backbone"):
-        backbone.build(config, 2)
+        backbones.build(config, 2)
 
 
 def test_a_model_larger_than_the_memory_is_an_error_before_it_is_filled(monkeypatch):
-    backbone.build(TINY, 2)
+    backbones.build(TINY, 2)
     for name, most in (("memory", lambda: 1000), ("MOST_PARAMETERS", 20)):
         with monkeypatch.context() as patch:
-            patch.setattr(backbone, name, most)
+            patch.setattr(backbones, name, most)
             with pytest.raises(ConfigError, match="does not fit into the"):
-                backbone.build(TINY, 2)
+                backbones.build(TINY, 2)
     huge = dataclasses.replace(TINY, args={**TINY.args, "embed_dim": 65536, "depth": 65536})
     with pytest.raises(ConfigError, match=r"timm cannot make|does not fit into the"):
-        backbone.build(huge, 2)
-    backbone.build(TINY, 2)  # the watch over it has ended
+        backbones.build(huge, 2)
+    backbones.build(TINY, 2)  # the watch over it has ended
 
 
 def test_arguments_that_timm_stumbles_over_are_an_error_in_words():
     with pytest.raises(ConfigError, match="timm cannot make"):
-        backbone.build(dataclasses.replace(TINY, args={**TINY.args, "norm_layer": "os.system"}), 2)
+        backbones.build(dataclasses.replace(TINY, args={**TINY.args, "norm_layer": "os.system"}), 2)
 
 
 def test_postscript_is_not_run_whatever_the_files_name(tmp_path):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
-from pear_cli.backbone import batch_norm
-from pear_cli.backbone import build as backbones
+from pear_cli.backbone import backbones, batch_norm
 from pear_cli.backbone.changes import evaluating
 from pear_cli.backbone.widths import Left, Widths
 from pear_cli.config.settings import Backbone

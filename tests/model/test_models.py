@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pear_cli.errors import ConfigError, CorruptArtifact
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.load import load_model
 from pear_cli.model.rebuild import rebuild
 

@@ -14,8 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from pear_cli.backbone import build as backbones
-from pear_cli.backbone import identity, pretrained
+from pear_cli.backbone import backbones, identity, pretrained
 from pear_cli.backbone.sites import all_sites
 from pear_cli.config.node import config_dir, node
 from pear_cli.config.settings import Backbone
