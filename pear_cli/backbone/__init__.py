@@ -9,18 +9,18 @@ from pathlib import Path
 
 
 def published_by_timm(name: str) -> tuple[str, str, str]:
-    from pear_cli.backbone.timm_weights import published
+    from pear_cli.backbone import timm_weights
 
-    return published(name)
+    return timm_weights.published(name)
 
 
 def download(url: str, path: Path, sha256: str | None, *, bar: bool) -> None:
-    from pear_cli.backbone.timm_weights import download as fetch
+    from pear_cli.backbone import timm_weights
 
-    fetch(url, path, sha256, bar=bar)
+    timm_weights.download(url, path, sha256, bar=bar)
 
 
 def download_from_hub(repository: str, revision: str | None, files: Sequence[str], *, bar: bool) -> Path:
-    from pear_cli.backbone.hub_weights import download as fetch
+    from pear_cli.backbone import hub_weights
 
-    return fetch(repository, revision, files, bar=bar)
+    return hub_weights.download(repository, revision, files, bar=bar)

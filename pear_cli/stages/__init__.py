@@ -19,6 +19,6 @@ def make(
     step: Step, experiment: Experiment, store: Store, inputs: Mapping[str, Artifact], output: Path | None
 ) -> Artifact:
     with nullcontext() if "torch" in sys.modules else progress.doing("importing torch and timm"):
-        from pear_cli.stages.making import make as carry_out
+        from pear_cli.stages import making
 
-    return carry_out(step, experiment, store, inputs, output)
+    return making.make(step, experiment, store, inputs, output)
