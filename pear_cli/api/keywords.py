@@ -8,10 +8,12 @@ from torch import Tensor
 
 from pear_cli.adapters.method import Method
 from pear_cli.config.choices import KnowledgeKind, ShareRule, Unit
-from pear_cli.config.node import chosen, defaults, node, presets_of, to_node
+from pear_cli.config.node import chosen, node
+from pear_cli.config.presets import defaults, presets_of
 from pear_cli.config.settings import Knowledge
 from pear_cli.errors import ConfigError, DataError, near
 from pear_cli.scoring.probe import Calibration
+from pear_cli.store.canonical import to_node
 
 T = TypeVar("T")
 

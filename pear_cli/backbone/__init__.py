@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def answers(address: str) -> bool:
+    from pear_cli.backbone import downloads
+
+    return downloads.answers(address)
+
+
 def published_by_timm(name: str) -> tuple[str, str, str]:
     from pear_cli.backbone import timm_weights
 
@@ -21,6 +27,6 @@ def download(url: str, path: Path, sha256: str | None, *, bar: bool) -> None:
 
 
 def download_from_hub(repository: str, revision: str | None, files: Sequence[str], *, bar: bool) -> Path:
-    from pear_cli.backbone import hub_weights
+    from pear_cli.backbone import downloads
 
-    return hub_weights.download(repository, revision, files, bar=bar)
+    return downloads.from_hub(repository, revision, files, bar=bar)

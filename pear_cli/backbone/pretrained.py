@@ -4,18 +4,14 @@ import dataclasses
 import importlib.metadata
 import os
 import re
-import socket
-import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import huggingface_hub
 from huggingface_hub import constants
 
-from pear_cli.backbone import download, download_from_hub, published_by_timm
+from pear_cli.backbone import answers, download, download_from_hub, published_by_timm
 from pear_cli.errors import ConfigError
 from pear_cli.store import cache as hashes
 from pear_cli.system import progress
@@ -28,9 +24,6 @@ SAFE = {
 
 STATED = re.compile(r"(?<=-)[0-9a-f]{8,}(?=\.\w+$)")
 """What torch's hub has of a file's SHA-256 in its name."""
-
-PATIENCE = 5.0
-"""Seconds that a host has to answer."""
 
 
 @dataclass(frozen=True)
@@ -146,26 +139,9 @@ def _downloaded(source: Source) -> Path:
 
 
 def _within_reach(source: Source) -> bool:
-    """Whether a download can work at all: the hub's own client tries for half a minute before it gives up."""
     if source.url is None and constants.HF_HUB_OFFLINE:
         return False
-    host = urlsplit(source.url or constants.ENDPOINT)
-    proxies = getproxies()
-    proxy = proxies.get(host.scheme, proxies.get("all"))
-    if proxy and not proxy_bypass(host.hostname or ""):
-        host = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    port = host.port or (80 if host.scheme == "http" else 443)
-    answered = threading.Event()
-
-    def knock() -> None:
-        with suppress(OSError):
-            socket.create_connection((host.hostname or "", port), timeout=PATIENCE).close()
-            answered.set()
-
-    thread = threading.Thread(target=knock, daemon=True)  # looking up a name knows no time limit
-    thread.start()
-    thread.join(PATIENCE)
-    return answered.is_set()
+    return answers(source.url or constants.ENDPOINT)
 
 
 def _out_of_reach(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""From Hydra's nodes to typed settings, and where the config groups are.
+"""From Hydra's nodes to typed settings.
 
 `node` is the one seam at which a Hydra node becomes an object: a node with a `_target_` may name only a
 dataclass of this package, and a wrong type or an unknown key is an error that names the key.
@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
@@ -166,18 +165,6 @@ READERS: dict[type, tuple[Callable[[Any], Any], str]] = {
 """What reads a setting of each type as it may stand in a config, None where it is of another; its name."""
 
 
-def to_node(value: Any, *without: str) -> dict[str, Any]:
-    """Return the config node of a method or dataset, the inverse of `node`: `_target_` and fields, by name.
-
-    Args:
-        value: an instance of a dataclass that presets name by its `_target_`.
-        without: fields to leave out.
-    """
-    target = f"{type(value).__module__}.{type(value).__qualname__}"
-    names = [field.name for field in dataclasses.fields(value) if field.name not in without]
-    return {"_target_": target, **{name: getattr(value, name) for name in names}}
-
-
 PURE = ("hydra", "oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select")
 """Resolvers of interpolations that depend on nothing but the config."""
 
@@ -230,39 +217,3 @@ def _target(path: str, base: type, key: str) -> type:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, base)):
         raise ConfigError(f"{key}._target_ = {path} is not a {base.__name__} of pear_cli")
     return cls
-
-
-def presets_of(group: str) -> dict[str, dict[str, Any]]:
-    """The presets of a group of ours by name, each with what it takes over from others of its group."""
-    found: dict[str, dict[str, Any]] = {}
-
-    def settings(name: str) -> dict[str, Any]:
-        if name not in found:
-            body = _read(config_dir() / group / f"{name}.yaml")
-            below = [d for d in body.pop("defaults", ()) if isinstance(d, str) and d != "_self_"]
-            merged = {key: value for d in below for key, value in settings(d.partition("@")[0]).items()}
-            found[name] = merged | (body[group] if isinstance(body.get(group), dict) else body)
-        return found[name]
-
-    for path in sorted((config_dir() / group).glob("*.yaml")):
-        settings(path.stem)
-    return found
-
-
-def _read(preset: Path) -> dict[str, Any]:
-    body: Any = OmegaConf.to_container(OmegaConf.load(preset))
-    return dict(body)
-
-
-def defaults() -> tuple[dict[str, str], dict[str, Any]]:
-    """The root config: the preset that each group has by default, and the settings of the root's own."""
-    root = _read(config_dir() / "config.yaml")
-    named = (entry for entry in root.pop("defaults") if isinstance(entry, dict))
-    return {group: preset for entry in named for group, preset in entry.items()}, root
-
-
-def config_dir() -> Path:
-    """The folder of the config groups: conf/ beside the package in a source tree, inside it in a wheel."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pear_cli.config.node import to_node
 from pear_cli.data import storage
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.splits import SPLITS
-from pear_cli.store.canonical import canonical
+from pear_cli.store.canonical import canonical, to_node
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.identity import weights_hash
 from pear_cli.config.choices import Criterion, Phase, Reduction, Schedule, ScoreOf, Select, Unit, View
-from pear_cli.config.node import to_node
 from pear_cli.config.range import Checked, Seed
 from pear_cli.config.settings import Backbone, Knowledge, Optim, Prune, Runtime, Score, Share
 from pear_cli.data.dataset import Dataset
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.step import Step, of_round
 from pear_cli.pruning.choose import exactly
+from pear_cli.store.canonical import to_node
 
 NOT_TRAINED_ON = ("test_split", "root", "download", "path", "cache", "metric")
 """Settings of a dataset that training does not depend on; its files enter by their fingerprint."""

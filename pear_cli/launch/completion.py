@@ -9,7 +9,7 @@ import hydra
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 from hydra.core.global_hydra import GlobalHydra
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.launch.guard import guarded
 from pear_cli.launch.jobs import ROOT
 

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.config.range import shown
 from pear_cli.errors import ConfigError
 from pear_cli.launch.completion import searched

@@ -14,7 +14,7 @@ from hydra.errors import (
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.errors import ConfigError, describe, near
 
 EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.errors import ConfigError
 from pear_cli.launch import several
 from pear_cli.launch.completion import complete, searched
@@ -157,9 +157,10 @@ def _launch(
         return FAILED
     jobs = multirun.jobs if multirun is not None else None
     records = under_way.ledger.records(jobs or (), complete=code != INTERRUPTED)
-    from pear_cli.launch.results import report
+    if records:
+        from pear_cli.launch.results import report
 
-    report(command, records, sweeping, asked.as_json, asked.quiet)
+        report(command, records, sweeping, asked.as_json, asked.quiet)
     if code == INTERRUPTED:
         if multirun is not None and not multirun.here and multirun.store is not None:
             gc.remove_leftovers(Store(multirun.store))  # of processes that its launcher has killed

@@ -8,7 +8,6 @@ from torch import nn
 
 from pear_cli.adapters.method import Method
 from pear_cli.backbone import backbones
-from pear_cli.config.node import to_node
 from pear_cli.config.settings import Backbone
 from pear_cli.data.dataset import Normalization
 from pear_cli.errors import ConfigError
@@ -18,6 +17,7 @@ from pear_cli.model.models import adapt, input_size, stated
 from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.model.rebuild import check_bare
 from pear_cli.model.record import Bare, Record, record
+from pear_cli.store.canonical import to_node
 
 
 def attach(

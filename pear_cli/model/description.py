@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.widths import Widths
 from pear_cli.config.choices import Interpolation, Resize, ShareRule, Unit
-from pear_cli.config.node import node, to_node
+from pear_cli.config.node import node
 from pear_cli.config.range import Checked, Range, require
 from pear_cli.config.settings import LARGEST, Backbone, Knowledge
 from pear_cli.data.dataset import Normalization
@@ -17,7 +17,7 @@ from pear_cli.data.preparation import Preparation
 from pear_cli.errors import ConfigError, CorruptArtifact
 from pear_cli.pruning import preservable
 from pear_cli.pruning.mask import Mask
-from pear_cli.store.canonical import canonical, plain
+from pear_cli.store.canonical import canonical, plain, to_node
 
 
 @dataclass(frozen=True)

@@ -137,3 +137,15 @@ def make_key(
         "backbone": backbone,
     }
     return hashlib.sha256(canonical(identity, stage).encode()).hexdigest()[:32]
+
+
+def to_node(value: Any, *without: str) -> dict[str, Any]:
+    """Return the config node of a method or dataset, the inverse of `node`: `_target_` and fields, by name.
+
+    Args:
+        value: an instance of a dataclass that presets name by its `_target_`.
+        without: fields to leave out.
+    """
+    target = f"{type(value).__module__}.{type(value).__qualname__}"
+    names = [field.name for field in dataclasses.fields(value) if field.name not in without]
+    return {"_target_": target, **{name: getattr(value, name) for name in names}}

@@ -19,7 +19,8 @@ import torch
 from rich.live import Live
 
 from pear_cli.adapters.lora import LoRA
-from pear_cli.config.node import node, presets_of
+from pear_cli.config.node import node
+from pear_cli.config.presets import presets_of
 from pear_cli.config.settings import Backbone, Optim
 from pear_cli.data.images import Images
 from pear_cli.model import models

@@ -15,7 +15,7 @@ import griffe
 from omegaconf import OmegaConf
 
 from pear_cli.config.choices import Phase, Select
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.config.range import Range
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.launch import launch

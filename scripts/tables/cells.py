@@ -20,7 +20,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pear_cli.config.node import node, presets_of
+from pear_cli.config.node import node
+from pear_cli.config.presets import presets_of
 from pear_cli.data.dataset import Dataset
 from pear_cli.experiment.step import VERSIONS
 

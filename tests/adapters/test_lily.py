@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from pear_cli.adapters.lily import DECAY, Lily, RouterStats
 from pear_cli.adapters.linear import LinearProbe
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.read import read

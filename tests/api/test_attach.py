@@ -12,7 +12,7 @@ from torch import nn
 
 import pear_cli
 from pear_cli.adapters.lora import LoRA
-from pear_cli.config.node import presets_of
+from pear_cli.config.presets import presets_of
 from pear_cli.errors import ConfigError, CorruptArtifact, TrainingError
 from tests.api.conftest import ARGS, train
 

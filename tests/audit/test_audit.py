@@ -15,7 +15,7 @@ from pear_cli.adapters.splopa import SPLoPA
 from pear_cli.audit.finding import Finding, Verdict
 from pear_cli.audit.perform import ROWS, audit
 from pear_cli.backbone import backbones
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.experiment.read import read
 from pear_cli.launch.composing import composed

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from pear_cli.backbone import backbones, identity, pretrained
 from pear_cli.backbone.sites import all_sites
-from pear_cli.config.node import config_dir, node
+from pear_cli.config.node import node
+from pear_cli.config.presets import config_dir
 from pear_cli.config.settings import Backbone
 from pear_cli.errors import ConfigError
 from pear_cli.store import cache

@@ -51,7 +51,7 @@ def test_the_store_of_the_commands_is_the_store_of_the_config():
     from omegaconf import OmegaConf
 
     from pear_cli.cli.options import STORE
-    from pear_cli.config.node import config_dir
+    from pear_cli.config.presets import config_dir
 
     assert OmegaConf.load(config_dir() / "runtime" / "default.yaml").store == str(STORE)
 

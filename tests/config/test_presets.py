@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from pear_cli.config.choices import Criterion, Scope
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.config.settings import OF_CHANNELS
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import GROUPS, Experiment

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.config.node import _target, presets_of
+from pear_cli.config.node import _target
+from pear_cli.config.presets import presets_of
 from pear_cli.config.range import Range, hints
 from pear_cli.errors import ConfigError
 from pear_cli.experiment.experiment import GROUPS, Experiment

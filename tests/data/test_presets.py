@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.config.node import config_dir, node
+from pear_cli.config.node import node
+from pear_cli.config.presets import config_dir
 from pear_cli.data.bundled import FILES
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.drawing import TASKS

@@ -17,7 +17,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pear_cli.config.node import config_dir, node
+from pear_cli.config.node import node
+from pear_cli.config.presets import config_dir
 from pear_cli.data import fetch
 from pear_cli.data.dataset import Dataset
 from pear_cli.data.loading import load

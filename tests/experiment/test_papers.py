@@ -13,7 +13,7 @@ from pear_cli.adapters.lora import LoRA
 from pear_cli.adapters.neat import NEAT
 from pear_cli.adapters.splora import SPLoRA
 from pear_cli.config.choices import Criterion, Effect, KnowledgeKind, Schedule, Scope, ShareRule, Unit
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.data.dataset import Normalization
 from pear_cli.data.vtab import Vtab
 from pear_cli.experiment.experiment import Experiment

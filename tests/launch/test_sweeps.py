@@ -11,7 +11,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.errors import ConfigError, DataError, StoreError
 from pear_cli.launch.composing import compositions, grid
 from pear_cli.launch.sweep import multirun as multirun_module

@@ -5,7 +5,7 @@ import statistics
 import pytest
 from omegaconf import OmegaConf
 
-from pear_cli.config.node import config_dir
+from pear_cli.config.presets import config_dir
 from pear_cli.data.vtab import TASKS
 from pear_cli.errors import ConfigError
 from pear_cli.report.analysis import benchmark

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pear_cli.config.node import to_node
 from pear_cli.errors import ConfigError
-from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain
+from pear_cli.store.canonical import SCHEMA, canonical, make_key, plain, to_node
 
 
 class Precision(Enum):

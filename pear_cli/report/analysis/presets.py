@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pear_cli.config.node import presets_of
+from pear_cli.config import presets_of
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report.analysis.filters import Filter, unknown
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pear_cli.backbone.identity import weights_name
-from pear_cli.config.node import defaults, presets_of
+from pear_cli.config.presets import defaults, presets_of
 from pear_cli.experiment.experiment import GROUPS
 from pear_cli.experiment.lineage import Lineage
 from pear_cli.report import spelling
