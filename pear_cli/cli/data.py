@@ -128,7 +128,8 @@ def verify_dataset(
             shown.append(problem)
     with until_closed():
         if as_json:
-            typer.echo(json.dumps(_report(dataset, findings.images, [vars(problem) for problem in shown])))
+            report = {"dataset": dataset.name, "decoded": findings.images, "problems": list(map(vars, shown))}
+            typer.echo(json.dumps(report))
         else:
             for problem in shown:
                 typer.echo(
@@ -138,10 +139,6 @@ def verify_dataset(
     complain("data verify", f"{dataset.name}: {findings.images} images decoded, {wrong}")
     if shown:
         raise typer.Exit(1)
-
-
-def _report(dataset: "Dataset", images: int, problems: list[dict[str, str]]) -> dict[str, object]:
-    return {"dataset": dataset.name, "decoded": images, "problems": problems}
 
 
 def _dataset(overrides: list[str] | None, config_dir: Path | None) -> "Dataset":

@@ -157,7 +157,8 @@ def test_every_example_in_the_help_works(pear, copy, finished, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
     key, store = finished.made["adapt"].key, f"--store={copy.root}"
-    assert pear("export", key, store, "--out=digits.safetensors").code == 0
+    for name in ("digits", "birds", "cars", "dogs"):
+        assert pear("export", key, store, f"--out={name}.safetensors").code == 0
     for name in ("sites", "ls", "show", "predict", "gc", "export"):
         lines = typer.main.get_command(app).commands[name].help.splitlines()
         examples = [line.partition("| ")[2] or line for line in lines if f"pear {name}" in line]
