@@ -133,14 +133,11 @@ def checking(experiment: Experiment, store: Store) -> Record:
 
 def slots(cfg: DictConfig) -> Iterator[tuple[str, int, int, int]]:
     """The slots of a backbone: slot, number of sites, channels read and added to."""
-    from pear_cli.backbone import backbones
-    from pear_cli.backbone.sites import all_sites
+    from pear_cli.backbone import backbones, sites
 
     config = node(cfg.get("backbone"), Backbone, "backbone")
-    model = backbones.build(
-        replace(config, pretrained=False, weights=None), num_classes=2
-    )  # weights don't matter
-    for (slot, reads, adds), count in Counter(site.group for site in all_sites(model)).items():
+    model = backbones.build(replace(config, pretrained=False, weights=None), num_classes=2)  # any weights do
+    for (slot, reads, adds), count in Counter(site.group for site in sites.all_sites(model)).items():
         yield slot, count, reads, adds
 
 
