@@ -224,7 +224,8 @@ class TaskBank:
             weight, bias = stored.get(f"{name}weight"), stored.get(f"{name}bias")
             if weight is None or weight.ndim != 2 or len(weight) != classes:
                 raise ConfigError("a bank takes tasks whose classifiers are linear layers")
-            found.append((weight.to(device), None if bias is None else bias.to(device)))
+            # clones: as they were read they are views of the whole file
+            found.append((weight.clone().to(device), None if bias is None else bias.clone().to(device)))
         return found
 
     def _classifiers(self) -> list[nn.Module]:

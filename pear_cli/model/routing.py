@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pear_cli.adapters.host import Host, Product, add_products
@@ -88,6 +88,9 @@ class Route:
         return found
 
 
+OFF = nn.Dropout(0.0)
+"""One for all tasks: a module takes more memory than a small adapter's matrix."""
+
 ROUTE: ContextVar[Route | None] = ContextVar("route", default=None)
 """The batch that this thread, or this coroutine, computes."""
 
@@ -128,4 +131,4 @@ def light(host: Host) -> Host | tuple[Product, ...]:
         p.untyped_storage().data_ptr() not in own for q in products for p in (q.up, q.down)
     ):
         return host
-    return tuple(replace(p, up=p.up.detach(), down=p.down.detach()) for p in products)
+    return tuple(replace(p, up=p.up.detach(), down=p.down.detach(), dropout=OFF) for p in products)
