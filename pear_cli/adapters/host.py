@@ -65,6 +65,9 @@ class Host:
             if position._forward_hooks or position._forward_pre_hooks:
                 return None
             for adapter, factor in position.parts():
+                dropout = adapter.dropout
+                if adapter.method.drops_input and dropout.training and dropout.p:
+                    return None  # each adapter reads another input
                 factors = adapter.method.factors(adapter, position.weight)
                 if factors is None:
                     return None

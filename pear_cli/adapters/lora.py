@@ -1,10 +1,11 @@
 """LoRA: a low-rank update beside a frozen linear layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pear_cli.adapters.method import Adapter, BottleneckMethod, Factors
-from pear_cli.config.choices import Unit
+from pear_cli.config.choices import DropoutAt, Unit
+from pear_cli.store.canonical import LATER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +17,16 @@ class LoRA(BottleneckMethod):
 
         y = base(x) + scale · up(dropout(down(x)))          down: D×C_in, up: C_out×D, no bias
 
+    PEFT and the paper call `down` A and `up` B, and `scale` is alpha/r. With `dropout_at: input` it is
+    y = base(x) + scale · up(down(dropout(x))), as PEFT and torchtune have it.
+
     Starts at the identity: `up` is zero. A slot `attn.q` of a fused `qkv` adds to the q rows only.
 
     Args:
         rank: D, at least 1 and at most the smaller side of the layer.
         scale: weight of the update, dimensionless, above 0.
-        dropout: probability in [0, 1), on the bottleneck, while training.
+        dropout: probability in [0, 1), while training.
+        dropout_at: what is dropped, the bottleneck (D) or the input (C_in).
         slots: linear slots to attach at.
 
     Raises:
@@ -31,11 +36,20 @@ class LoRA(BottleneckMethod):
     scripts tune one scale, and so do we.
     """
 
+    dropout_at: DropoutAt = field(default=DropoutAt.bottleneck, metadata={LATER: True})
+
     units = frozenset({Unit.adapter, Unit.head, Unit.rank})
     linear = True
 
+    @property
+    def drops_input(self) -> bool:
+        return self.dropout_at is DropoutAt.input
+
     def update(self, adapter: Adapter, x: "Tensor", out: "Tensor", weight: "Tensor | None") -> "Tensor":
-        h: Tensor = adapter.dropout(x @ adapter.down.T)  # B, N, C_in -> B, N, D
+        if self.drops_input:
+            h: Tensor = adapter.dropout(x) @ adapter.down.T  # B, N, C_in -> B, N, D
+        else:
+            h = adapter.dropout(x @ adapter.down.T)
         return self.scale * (h @ adapter.whole(adapter.up).T)  # B, N, D -> B, N, C_out
 
     def factors(self, adapter: Adapter, weight: "Tensor | None") -> Factors:

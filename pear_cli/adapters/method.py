@@ -165,6 +165,11 @@ class Method(Checked, group="method"):
         return False
 
     @property
+    def drops_input(self) -> bool:
+        """Whether dropout is on what an adapter reads, and not on its bottleneck."""
+        return False
+
+    @property
     def has_units(self) -> bool:
         """Whether there are adapters to score, prune and share."""
         return bool(self.slots)

@@ -52,6 +52,9 @@ Precision = StrEnum("Precision", "auto float32 bf16 float16")
 Resize = StrEnum("Resize", "direct crop")
 """How an image of any shape becomes a square."""
 
+DropoutAt = StrEnum("DropoutAt", "bottleneck input")
+"""What LoRA drops: its bottleneck, as visual scripts have it, or its input, as PEFT and torchtune do."""
+
 Interpolation = StrEnum("Interpolation", "bicubic bilinear backbone")
 
 Augment = StrEnum("Augment", "none flip_crop randaugment")

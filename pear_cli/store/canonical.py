@@ -15,6 +15,10 @@ SCHEMA = 2
 """Version of the store's layout and manifest; it enters every key."""
 
 
+LATER = "later"
+"""In the metadata of a field: it came after results were stored, which had its default."""
+
+
 def plain(value: object, where: str = "value") -> Any:
     """Turn a configuration into dicts, lists and scalars that JSON can hold without loss.
 
@@ -143,9 +147,14 @@ def to_node(value: Any, *without: str) -> dict[str, Any]:
     """Return the config node of a method or dataset, the inverse of `node`: `_target_` and fields, by name.
 
     Args:
-        value: an instance of a dataclass that presets name by its `_target_`.
+        value: an instance of a dataclass that presets name by its `_target_`. A field that came `LATER` is
+            left out where it has its default, so that older keys stay the same.
         without: fields to leave out.
     """
     target = f"{type(value).__module__}.{type(value).__qualname__}"
-    names = [field.name for field in dataclasses.fields(value) if field.name not in without]
-    return {"_target_": target, **{name: getattr(value, name) for name in names}}
+    fields = {field.name: field for field in dataclasses.fields(value) if field.name not in without}
+    said = {name: getattr(value, name) for name in fields}
+    later = [
+        name for name, field in fields.items() if LATER in field.metadata and said[name] == field.default
+    ]
+    return {"_target_": target, **{name: item for name, item in said.items() if name not in later}}

@@ -1,12 +1,17 @@
 """LoRA, NEAT and Lily against PEFT: the same weights give the same logits, and the same merged weights."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from pear_cli.adapters.lily import Lily, RouterStats
 from pear_cli.adapters.lora import LoRA
+from pear_cli.adapters.method import Method
 from pear_cli.adapters.neat import NEAT
 from pear_cli.backbone import backbones
+from pear_cli.config.choices import DropoutAt
+from pear_cli.config.node import node, to_node
 from pear_cli.config.settings import Backbone
 from pear_cli.model import merge, models
 
@@ -68,6 +73,30 @@ def test_lora_equals_that_of_peft(slots):
         copy_into(layer.lora_A["default"].weight, adapter.down)
         copy_into(layer.lora_B["default"].weight, adapter.up)
     assert_same(ours, theirs)
+
+
+def test_dropout_of_the_input_is_that_of_peft_to_the_mask():
+    method = LoRA(lr=1, rank=RANK, scale=SCALE, dropout=0.4, dropout_at=DropoutAt.input, slots=LINEAR)
+    ours = adapted(method)
+    theirs = in_peft(ours, "Lora", LINEAR, r=RANK, lora_alpha=RANK * SCALE, lora_dropout=0.4)
+    for name, adapter in models.adaptation(ours).adapters().items():
+        layer = theirs.base_model.model.get_submodule(name)
+        copy_into(layer.lora_A["default"].weight, adapter.down)
+        copy_into(layer.lora_B["default"].weight, adapter.up)
+    found = []
+    for model in (ours.train(), theirs.train()):
+        torch.manual_seed(0)
+        found.append(model(IMAGES))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    assert (ours.eval()(IMAGES) - found[0]).abs().max() > 1e-2
+
+
+def test_a_later_setting_changes_no_key_where_it_has_its_default():
+    method = LoRA(lr=1, rank=RANK, scale=SCALE, dropout=0.4, slots=LINEAR)
+    assert "dropout_at" not in to_node(method)
+    later = dataclasses.replace(method, dropout_at=DropoutAt.input)
+    assert to_node(later)["dropout_at"] is DropoutAt.input
+    assert node(to_node(later), Method, "method") == later
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 3])
