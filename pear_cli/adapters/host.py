@@ -89,7 +89,10 @@ class Product:
 
 
 def add_products(products: Sequence[Product], x: Tensor, out: Tensor) -> Tensor:
-    """A module's output (…, C_out) with the updates of what it reads, (…, C_in)."""
+    """A module's output (…, C_out) with the updates of what it reads, (…, C_in).
+
+    Without gradients `out` is changed in place: a copy takes longer than the products.
+    """
     if not products:
         return out
     width = out.shape[-1]
@@ -102,4 +105,5 @@ def add_products(products: Sequence[Product], x: Tensor, out: Tensor) -> Tensor:
         first, last = product.rows or (0, width)
         ups.append(nn.functional.pad(product.up, (0, 0, first, width - last)) * product.weight)
     up = torch.cat(ups, dim=1).to(h.dtype)  # C_host, ΣD
-    return torch.addmm(out.reshape(-1, width), h.reshape(-1, h.shape[-1]), up.T).reshape(out.shape)
+    add = torch.addmm if torch.is_grad_enabled() else Tensor.addmm_
+    return add(out.reshape(-1, width), h.reshape(-1, h.shape[-1]), up.T).reshape(out.shape)
