@@ -122,6 +122,11 @@ class Position(nn.Module):
         self._host = (host,)  # in a tuple, so that the backbone's module is not ours too
 
     @property
+    def frozen(self) -> nn.Module:
+        """The frozen module whose output it adds to, or beside whose stream it works."""
+        return self._host[0]
+
+    @property
     def weight(self) -> Tensor | None:
         """The frozen weight that the site serves, (C_out, C_in), or None."""
         weight = getattr(self._host[0], "weight", None)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,10 @@ from pear_cli.errors import near
 from pear_cli.launch.flags import UsageError
 from pear_cli.system.streams import complain
 
-FORMATS = ("safetensors",)
+FORMATS = ("safetensors", "onnx", "peft")
+NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "peft": ("peft",)}
+"""Packages that a format needs, which the extra of its name brings."""
+
 PREDICTED = ("tsv", "csv", "json")
 
 app = typer.Typer()
@@ -68,7 +72,7 @@ def label(
     \b
     pear predict 3f2a photos/ --topk 1
     pear predict 3f2a photos/ --format csv > labels.csv
-    pear predict birds.safetensors photos/ --also cars.safetensors --also dogs.safetensors
+    pear predict 3f2a photos/ --also digits.safetensors
     find photos -name '*.png' | pear predict digits.safetensors -
     """
     from pear_cli.api import predict
@@ -78,7 +82,7 @@ def label(
     runtime = settings.Runtime(
         device, choices.Precision.float32, None, 0, str(store), None, choices.Tracker.none
     )
-    place = open_store(store)
+    place = openopen_store(store)
     form = "json" if as_json else form
     raise typer.Exit(
         predict.predict(
@@ -90,7 +94,7 @@ def label(
 @app.command(cls=OfAStore)
 def export(
     artifact: Name,
-    out: Annotated[Path, typer.Option(help="The file to write; it ends in .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors or .onnx; of peft, the folder.")],
     form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = FORMATS[0],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     merge: Annotated[
@@ -99,23 +103,38 @@ def export(
     weights: Weights = None,
     store: Root = STORE,
 ) -> None:
-    """Write the adapters of a model into one file, without the frozen backbone; or both, merged.
+    """Write the adapters of a model into one file, without the frozen backbone; or both, merged or as ONNX.
+
+    A folder of --format peft is what PeftModel.from_pretrained loads.
 
     \b
     pear export 3f2a --out digits.safetensors
     pear export 3f2a --format safetensors --out digits.safetensors --force
     pear export 3f2a --merge --out vit_digits.safetensors
+    pear export 3f2a --format onnx --out digits.onnx
+    pear export 3f2a --format peft --out digits_peft
     """
-    from pear_cli.export import merged, writing
+    from pear_cli.export import merged, target, writing
 
     _check_format(form, FORMATS)
-    if merge:
+    if merge and form != FORMATS[0]:
+        raise UsageError(
+            f"--merge goes with --format {FORMATS[0]}; an ONNX file is merged where that is exact"
+        )
+    if form in NEEDS:
+        target.needs(*NEEDS[form], extra=form)
+        exporting = import_module(f"pear_cli.export.{form}")
+        for remark in exporting.export(artifact, out, open_store(store), weights, force=force):
+            complain("export", remark)
+    elif merge:
         error = merged.export(artifact, out, open_store(store), weights, force=force)
         complain("export", f"max |Δlogit| between the adapted and the merged model: {error:.1e}")
     elif weights is not None:
-        raise UsageError("--weights goes with --merge; without it the frozen weights are not exported")
+        raise UsageError(
+            f"--weights goes with --merge or --format {'|'.join(NEEDS)}; otherwise frozen weights stay here"
+        )
     else:
-        writing.export(artifact, out, open_store(store), force=force)
+        writing.export(artifact, out, openopen_store(store), force=force)
     typer.echo(out)
 
 

@@ -14,7 +14,6 @@ the key of the artifact, empty where there was none.
 """
 
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import nn
@@ -22,15 +21,15 @@ from torch import nn
 from pear_cli.backbone import backbones
 from pear_cli.errors import ConfigError
 from pear_cli.export import load, single_file, target
-from pear_cli.export.source import find
+from pear_cli.export.source import origin
 from pear_cli.model import merge
 from pear_cli.model.description import Description
+from pear_cli.model.preprocessing import timm_names
 from pear_cli.store import tensorfile
 from pear_cli.store.canonical import canonical
 from pear_cli.store.store import Store
 
 FORMAT = 1
-DATA = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 def export(
@@ -74,26 +73,19 @@ def export(
     # A tensor that two names share is written twice: timm asks for every name.
     state = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}
     header, data = tensorfile.split(save(state))
-    target.write(out, tensorfile.join(header, data, _texts(plain, description, _origin(source, store))))
+    target.write(out, tensorfile.join(header, data, _texts(plain, description, origin(source, store))))
     return error
 
 
-def _texts(model: nn.Module, description: Description, origin: str) -> dict[str, str]:
+def _texts(model: nn.Module, description: Description, key: str) -> dict[str, str]:
     """The header, by name."""
-    stated: Any = model.pretrained_cfg
     said = {
         single_file.MERGED: FORMAT,
         "timm_name": description.backbone.name,
         "timm_args": backbones.arguments(description.backbone, model),
         "timm_version": description.timm,
         "classes": list(description.classes),
-        "data": {name: stated[name] for name in DATA},
-        "origin": origin,
+        "data": timm_names(model),
+        "origin": key,
     }
     return {name: canonical(value) for name, value in said.items()}
-
-
-def _origin(source: str | Path, store: Store | None) -> str:
-    """The key of the artifact that holds the model."""
-    found = find(source, store)
-    return str(single_file.read(found).origin.get("key", "")) if isinstance(found, Path) else found.key

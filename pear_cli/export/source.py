@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pear_cli.errors import MissingArtifact, StoreError
+from pear_cli.export import single_file
 from pear_cli.store.artifact import Artifact
 from pear_cli.store.store import Store
 
@@ -38,6 +39,12 @@ def named(source: str | Path, store: Store | None) -> tuple[Artifact, Store] | P
     if store is None:
         raise MissingArtifact(f"{source}: no such file or folder; a key needs its store beside it")
     return store.resolve(str(source)), store
+
+
+def origin(source: str | Path, store: Store | None) -> str:
+    """The key of the artifact that holds a model; empty where none did."""
+    found = find(source, store)
+    return str(single_file.read(found).origin.get("key", "")) if isinstance(found, Path) else found.key
 
 
 def evaluation(artifact: Artifact, store: Store) -> Artifact | None:

@@ -4,28 +4,42 @@ import fcntl
 import os
 import secrets
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from pear_cli.errors import ConfigError, StoreError
 from pear_cli.store.store import is_locked
 
-STALE = f".*.safetensors.{'[0-9a-f]' * 8}.new"
+STALE = f".*.*.{'[0-9a-f]' * 8}.new"
 """What a killed export leaves; one that is being written is locked."""
 
 
-def check(out: Path, *, force: bool, name: str = "--out", by: str = "--force") -> None:
+def check(
+    out: Path, *, force: bool, suffix: str = ".safetensors", name: str = "--out", by: str = "--force"
+) -> None:
     """Refuse a file that should not be written, before anything is computed.
 
     Args:
+        suffix: that the file must have.
         name, by: how messages call the option that names the file, and the one that gives it up.
 
     Raises:
-        ConfigError: `out` is there already or has another ending than `.safetensors`.
+        ConfigError: `out` is there already or has another ending than `suffix`.
     """
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"{name} {out}: an exported file ends in .safetensors")
+    if out.suffix != suffix:
+        raise ConfigError(f"{name} {out}: an exported file ends in {suffix}")
     if out.is_dir() or (out.exists() and not force):
         raise ConfigError(f"{name} {out} is there already; choose another name, or {by}")
+
+
+def needs(*packages: str, extra: str) -> None:
+    """Raise ConfigError unless packages are installed, which an extra of pear brings."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"this format needs the package {missing[0]}, which is not installed: "
+            f"pip install 'pear-cli[{extra}]'"
+        )
 
 
 def write(out: Path, content: bytes) -> None:

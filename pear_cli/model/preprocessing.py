@@ -16,6 +16,14 @@ from pear_cli.model.description import Description
 from pear_cli.model.models import input_size, stated
 from pear_cli.training.batches import Normaliser, statistics
 
+DATA = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+def timm_names(model: nn.Module) -> dict[str, Any]:
+    """How the images of a loaded model are prepared, by the names of `timm.data.create_transform`."""
+    known = stated(model)
+    return {name: known[name] for name in DATA}
+
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -1,0 +1,3 @@
+"""The small timm model of tests/api."""
+
+from tests.api.conftest import backbone  # noqa: F401
