@@ -215,32 +215,27 @@ class TaskBank:
 
     def _heads(
         self, stored: Mapping[str, Tensor], classes: int, device: torch.device
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """Weight and bias of each classifier."""
-        count = len(self._classifiers())
-        names = ["head."] if count == 1 and "head.weight" in stored else [f"head.{i}." for i in range(count)]
-        found = []
-        for name in names:
-            weight, bias = stored.get(f"{name}weight"), stored.get(f"{name}bias")
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Weight and bias of each classifier, by its path below `head`."""
+        found = {}
+        for path in dict.fromkeys(name.rpartition(".")[0] for name in stored):
+            weight, bias = stored.get(f"{path}.weight"), stored.get(f"{path}.bias")
             if weight is None or weight.ndim != 2 or len(weight) != classes:
                 raise ConfigError("a bank takes tasks whose classifiers are linear layers")
             # clones: as they were read they are views of the whole file
-            found.append((weight.clone().to(device), None if bias is None else bias.clone().to(device)))
+            known = weight.clone().to(device), None if bias is None else bias.clone().to(device)
+            found[path.partition(".")[2]] = known
         return found
-
-    def _classifiers(self) -> list[nn.Module]:
-        found = backbones.head(self.backbone)
-        return list(found) if isinstance(found, nn.ModuleList) else [found]
 
     def _hook(self, task: Task) -> None:
         """Let the backbone call what the task needs, where it does not yet."""
         if not self._hooked:
             with self._changes.recording(self.backbone):
                 backbones.call_modules(self.backbone)
-            self._hooked["head"] = [
-                module.register_forward_hook(self._classify(number))
-                for number, module in enumerate(self._classifiers())
-            ]
+        for path in task.heads:
+            if ("head", path) not in self._hooked:
+                module = backbones.head(self.backbone).get_submodule(path)
+                self._hooked["head", path] = [module.register_forward_hook(self._classify(path))]
         for place in task.work:
             if place not in self._hooked:
                 self._hooked[place] = self._attend(place)
@@ -266,10 +261,10 @@ class TaskBank:
             handles.append(self.backbone.get_submodule(reads).register_forward_pre_hook(remember))
         return handles
 
-    def _classify(self, number: int) -> Any:
+    def _classify(self, path: str) -> Any:
         def classify(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             route = self._route()
-            return out if route is None else route.classify(number, args[0])
+            return out if route is None else route.classify(path, args[0])
 
         return classify
 

@@ -175,6 +175,9 @@ def multiplies_at_random(module: nn.Module) -> bool:
 
 
 def head(model: Any) -> nn.Module:
-    """The classifier, also of models that have several."""
+    """The classifier, also of models that have several: DeiT's of the two tokens, VOLO's of the patches."""
     classifier = model.get_classifier()
-    return nn.ModuleList(classifier) if isinstance(classifier, tuple | list) else classifier
+    several = list(classifier) if isinstance(classifier, tuple | list) else [classifier]
+    if isinstance(getattr(model, "aux_head", None), nn.Module):  # renewed with the other, and not named
+        several.append(model.aux_head)
+    return nn.ModuleList(several) if len(several) > 1 else several[0]

@@ -21,16 +21,16 @@ class Task:
     Args:
         work: at each adapted module, its low-rank products, or the host that computes other updates.
         silent: by attention, factors (C) of the channels that its heads write.
-        heads: weight (K, C) and bias (K) of each classifier.
+        heads: weight (K, C) and bias (K) of each classifier, by its path below `head`.
     """
 
     work: dict[Place, Host | tuple[Product, ...]]
     silent: dict[str, Tensor]
-    heads: list[tuple[Tensor, Tensor | None]]
+    heads: dict[str, tuple[Tensor, Tensor | None]]
 
     @property
     def classes(self) -> int:
-        return len(self.heads[0][0])
+        return len(next(iter(self.heads.values()))[0])
 
 
 @dataclass
@@ -80,11 +80,12 @@ class Route:
                 x[some] *= task.silent[attention]
         return x
 
-    def classify(self, number: int, features: Tensor) -> Tensor:
-        """The logits of each image by the classifier of its task, (B, C) -> (B, K), with zeros at the end."""
-        found = features.new_zeros(len(features), max(task.classes for task, _, _ in self.groups))
+    def classify(self, path: str, features: Tensor) -> Tensor:
+        """The logits of each image by its task's classifier, (B, …, C) -> (B, …, K), padded with zeros."""
+        most = max(task.classes for task, _, _ in self.groups)
+        found = features.new_zeros(*features.shape[:-1], most)
         for task, some in self.rows(features):
-            found[some, : task.classes] = F.linear(features[some], *task.heads[number])
+            found[some, ..., : task.classes] = F.linear(features[some], *task.heads[path])
         return found
 
 

@@ -59,6 +59,32 @@ def test_a_model_is_adapted_trained_saved_loaded_and_bare_again(backbone, batch,
     assert torch.equal(model(batch[0]), logits)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["volo_d1_224", "samvit_base_patch16"])
+def test_every_classifier_of_a_model_is_stored(architecture, tmp_path):
+    volo = {"img_size": 64}
+    sam = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 32, "global_attn_indexes": (1,)}
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=3, **(volo if "volo" in architecture else sam)).eval()
+    bare = copy.deepcopy(model)
+    adapted = pear_cli.attach(model, "lora", rank=2, slots=["attn.proj"])
+    for parameter in adapted.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    size = adapted.transform.size
+    x = torch.randn(2, 3, size, size)
+    file = adapted.save(tmp_path / "m.safetensors", classes=NAMES)
+    bank = pear_cli.TaskBank(copy.deepcopy(bare), {"a": file, "b": file})
+    torch.testing.assert_close(torch.stack(bank(x, ["a", "b"])), model(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pear_cli.load(file, backbone=bare)(x), model(x))
+
+
+def test_a_model_can_be_exported_as_a_graph(backbone, batch):
+    model = backbone()
+    train(model, pear_cli.attach(model, "adaptformer", rank=2), batch)
+    graph = torch.export.export(model, (batch[0],)).module()
+    torch.testing.assert_close(graph(batch[0]), model(batch[0]))
+
+
 def test_settings_are_the_presets_but_for_what_is_given(backbone):
     preset = presets_of("method")["lora"]
     method = pear_cli.attach(backbone(), "lora", rank=3, slots=["attn.proj"]).method
