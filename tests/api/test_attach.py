@@ -62,7 +62,7 @@ def test_a_model_is_adapted_trained_saved_loaded_and_bare_again(backbone, batch,
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["volo_d1_224", "samvit_base_patch16"])
 def test_every_classifier_of_a_model_is_stored(architecture, tmp_path):
-    volo = {"img_size": 64}
+    volo = {}
     sam = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 32, "global_attn_indexes": (1,)}
     torch.manual_seed(0)
     model = timm.create_model(architecture, num_classes=3, **(volo if "volo" in architecture else sam)).eval()
