@@ -82,7 +82,7 @@ def label(
     runtime = settings.Runtime(
         device, choices.Precision.float32, None, 0, str(store), None, choices.Tracker.none
     )
-    place = openopen_store(store)
+    place = open_store(store)
     form = "json" if as_json else form
     raise typer.Exit(
         predict.predict(
@@ -134,7 +134,7 @@ def export(
             f"--weights goes with --merge or --format {'|'.join(NEEDS)}; otherwise frozen weights stay here"
         )
     else:
-        writing.export(artifact, out, openopen_store(store), force=force)
+        writing.export(artifact, out, open_store(store), force=force)
     typer.echo(out)
 
 

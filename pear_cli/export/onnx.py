@@ -17,11 +17,9 @@ import torch
 from torch import nn
 
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.export import load as api
-from pear_cli.export import target
+from pear_cli.export import load, target
 from pear_cli.export.source import origin
-from pear_cli.model import merge
-from pear_cli.model import model as models
+from pear_cli.model import merge, models
 from pear_cli.model.description import Description
 from pear_cli.model.preprocessing import timm_names
 from pear_cli.store.canonical import canonical
@@ -59,7 +57,7 @@ def export(
         StoreError: no model there, or the file cannot be written.
     """
     target.check(out, suffix=".onnx", force=force)
-    model, description = api.load_described(source, store, weights)
+    model, description = load.load_described(source, store, weights)
     try:
         plain = merge.checked(model)
     except (ConfigError, MergeError):
@@ -100,7 +98,7 @@ def _checked(content: bytes, model: nn.Module, size: int) -> float:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     images, expected = models.fixed_batch(size), models.probe(model, size)
     found = [torch.from_numpy(session.run(None, {"images": x.numpy()})[0]) for x in (images, images[:1])]
-    error = max((logits - expected[: len(logits)]).abs().max().item() for logits in found)
+    error: float = max((logits - expected[: len(logits)]).abs().max().item() for logits in found)
     if not error <= TOLERANCE * max(1.0, expected.abs().max().item()):
         raise MergeError(
             f"onnxruntime gives other logits than the model (off by {error:.2g}); nothing was written"

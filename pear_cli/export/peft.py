@@ -24,12 +24,12 @@ from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.adapter import Adapter
 from pear_cli.adapters.lily import Lily, RouterStats
 from pear_cli.adapters.neat import NEAT
-from pear_cli.backbone.build import arguments, head, renew_head
+from pear_cli.backbone.backbones import arguments, head, renew_head
 from pear_cli.backbone.channels import bare
 from pear_cli.errors import ConfigError, MergeError, StoreError
-from pear_cli.export import load as api
+from pear_cli.export import load
 from pear_cli.export.source import origin
-from pear_cli.model import model as models
+from pear_cli.model import models
 from pear_cli.model.description import Description
 from pear_cli.model.preprocessing import timm_names
 from pear_cli.store.store import Store
@@ -79,7 +79,7 @@ def export(
     """
     if out.exists() and not force:
         raise ConfigError(f"--out {out} is there already; choose another name, or --force")
-    model, description = api.load_described(source, store, weights)
+    model, description = load.load_described(source, store, weights)
     _check(model, description)
     form = _form(models.adaptation(model))
     try:

@@ -9,7 +9,7 @@ from torch import nn
 
 import pear_cli
 from pear_cli.errors import ConfigError, MergeError
-from pear_cli.model import model as models
+from pear_cli.model import models
 from tests.api.conftest import ARGS
 
 exporting = pytest.importorskip("pear_cli.export.peft")
