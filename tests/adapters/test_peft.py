@@ -11,9 +11,10 @@ from pear_cli.adapters.method import Method
 from pear_cli.adapters.neat import NEAT
 from pear_cli.backbone import backbones
 from pear_cli.config.choices import DropoutAt
-from pear_cli.config.node import node, to_node
+from pear_cli.config.node import node
 from pear_cli.config.settings import Backbone
 from pear_cli.model import merge, models
+from pear_cli.store.canonical import to_node
 
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 5, "num_heads": 3}
 VIT = Backbone("vit_tiny_patch16_224", False, None, 0, 0.0, None, None, ARGS)
