@@ -125,14 +125,17 @@ def peft_model(name: str, tasks: int, folder: Path) -> Any:
 
 
 @torch.inference_mode()
-def times(name: str, tasks: int, repeats: int, paths: list[Path], folder: Path) -> dict[str, float]:
-    """Milliseconds of what a bank does, and of the same by PEFT."""
+def times(
+    name: str, tasks: int, paths: list[Path], folder: Path
+) -> dict[str, dict[str, Callable[[], object]]]:
+    """What a bank does, and the same by PEFT, by what is compared: adding a task, switching, a batch."""
     model = backbone(name).to(device())
     named = {path.stem: path for path in paths}
     bank = pear_cli.TaskBank(model, named, verify=False)
     x = torch.randn(BATCH, 3, 224, 224, device=device())
     mixed = [str(index % tasks) for index in range(BATCH)]
     peft = peft_model(name, tasks, folder)
+    one = x[:1]
 
     def add(verify: bool) -> None:
         bank._verify = verify
@@ -143,41 +146,29 @@ def times(name: str, tasks: int, repeats: int, paths: list[Path], folder: Path) 
         peft.delete_adapter("0")
         peft.load_adapter(folder / "0", adapter_name="0")
 
-    one = x[:1]
-    found = alternating(
-        {
-            "add": lambda: add(False),
-            "add_verified": lambda: add(True),
-            "peft_load_adapter": load_adapter,
-        },
-        repeats,
-    )
-    peft.set_adapter("0")
-    found |= alternating(
-        {"peft_set_adapter": lambda: (peft.set_adapter("1"), peft.set_adapter("0"))}, repeats
-    )
-    found |= alternating(
-        {
-            "single": lambda: bank(one, "0"),
-            "single_other": lambda: (bank(one, "1"), bank(one, "2")),
-        },
-        repeats,
-    )
-
     def by_task() -> None:
         for task in range(tasks):
             bank(x[task::tasks], str(task))
 
-    return found | alternating(
-        {
+    return {
+        "add": {
+            "add": lambda: add(False),
+            "add_verified": lambda: add(True),
+            "peft_load_adapter": load_adapter,
+        },
+        "switch": {
+            "same_task_twice": lambda: (bank(one, "1"), bank(one, "1")),
+            "two_tasks": lambda: (bank(one, "1"), bank(one, "2")),
+            "peft_set_adapter_twice": lambda: (peft.set_adapter("1"), peft.set_adapter("2")),
+        },
+        "batch": {
             "bare": lambda: model(x),
             "one_task": lambda: bank(x, "0"),
             "mixed": lambda: bank(x, mixed),
             "task_by_task": by_task,
             "peft_mixed": lambda: peft(x, adapter_names=mixed),
         },
-        repeats,
-    )
+    }
 
 
 def main() -> None:
@@ -185,6 +176,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--groups", nargs="*", default=["add", "switch", "batch"], help="of times to measure")
     parser.add_argument("--memory", nargs=3, metavar=("MODEL", "HOW", "FOLDER"), help="for itself alone")
     options = parser.parse_args()
     if options.memory:
@@ -195,7 +187,7 @@ def main() -> None:
     for name in options.models:
         with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as peft:
             paths = make(name, options.tasks, Path(made))
-            for how in ("bank", "models"):
+            for how in ("bank", "models") if options.groups != ["batch"] else ():
                 command = [sys.executable, __file__, "--memory", name, how, made]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 found = json.loads(done.stdout.splitlines()[-1])
@@ -203,17 +195,17 @@ def main() -> None:
                     f"{name} {how}: tensors {found['tensors']:.3f}, growth {found['growth']:.2f} of the files"
                 )
                 cells.add([{"cell": {"model": name, "memory": how, "tasks": options.tasks}, **found}])
-            measured = times(name, options.tasks, options.repeats, paths, Path(peft))
-            for what, ms in measured.items():
-                print(
-                    f"{name} {what:18} {ms:10.2f} ms   {ms / measured['bare']:6.3f} of a bare pass of {BATCH}"
-                )
-            about = {"device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu"}
-            rounded = {what: round(ms, 3) for what, ms in measured.items()}
-            cell = {"model": name, "times": "ms", "tasks": options.tasks, "batch": BATCH, **about}
-            cells.add(
-                [{"cell": cell, **rounded, "repeats": options.repeats, **made_with(torch.get_num_threads())}]
-            )
+            groups = times(name, options.tasks, paths, Path(peft))
+            for group in options.groups:
+                with torch.inference_mode():
+                    measured = alternating(groups[group], options.repeats)
+                for what, ms in measured.items():
+                    print(f"{name} {what:24} {ms:10.2f} ms", flush=True)
+                about = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
+                cell = {"model": name, "ms": group, "tasks": options.tasks, "device": about}
+                rounded = {what: round(ms, 3) for what, ms in measured.items()}
+                made = made_with(torch.get_num_threads())
+                cells.add([{"cell": cell, **rounded, "repeats": options.repeats, **made}])
 
 
 if __name__ == "__main__":
