@@ -233,13 +233,11 @@ class Adapted:
             StoreError: it cannot be written.
         """
         now = self._record
-        names = tuple(classes) if classes is not None else now.description.classes
+        names, count = classes or now.description.classes, attaching.classifier_width(self.model)
         if classes is None and not now.named:
             raise ConfigError("save(…, classes=…): name the classes, in the order of the logits")
-        if isinstance(classes, str) or len(names) != len(now.description.classes):
-            raise ConfigError(
-                f"classes = {classes!r}: give one name for each of the {len(now.description.classes)} logits"
-            )
+        if isinstance(classes, str) or len(names) != count:
+            raise ConfigError(f"classes = {classes!r}: give one name for each of the {count} logits")
         description = replace(now.description, classes=tuple(map(str, names)))
         out = Path(path)
         return writing.save(self.model, description, now.kept, out, now.importance, force=overwrite)

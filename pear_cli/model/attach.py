@@ -17,7 +17,7 @@ from pear_cli.model.models import adapt, input_size, stated
 from pear_cli.model.preprocessing import Preprocessing
 from pear_cli.model.rebuild import check_bare
 from pear_cli.model.record import Bare, Record, record
-from pear_cli.store.canonical import to_node
+from pear_cli.store.canonical import canonical, to_node
 
 
 def attach(
@@ -52,13 +52,20 @@ def attach(
             "make the one like the other"
         )
     backbone = _backbone(model, create_args, images)
+    canonical(backbone.to_json(), "create_args")  # what no file can hold is told before any training
     bare = Bare.of(model, method)
     with bare.recording(model):
         backbones.call_modules(model)
         model.requires_grad_(False)
         adapted = adapt(model, method, seed)
         backbones.head(model).requires_grad_(train_head)
-        adapted.check_called_by(model, images.size)
+        try:
+            adapted.check_called_by(model, images.size)
+        except (RuntimeError, AssertionError) as error:
+            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ConfigError(
+                f"the model takes no images (3, {images.size}, {images.size}): {line}"
+            ) from None
     adapted.record = Record(
         Description(
             backbone=backbone,

@@ -11,7 +11,6 @@ from pear_cli.adapters.adaptation import Adaptation
 from pear_cli.adapters.method import Method
 from pear_cli.backbone.backbones import head
 from pear_cli.backbone.changes import Changes
-from pear_cli.backbone.widths import tensor_at
 from pear_cli.config.choices import Unit
 from pear_cli.model.description import Description
 from pear_cli.model.models import adaptation
@@ -71,10 +70,12 @@ class Bare:
     @torch.no_grad()
     def _undo(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(self.trainable[name])
+            parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
             parameter.grad = None
+        now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         for name, value in self.values.items():
-            tensor_at(model, name).data.copy_(value)
+            if name in now and now[name].shape == value.shape:  # else somebody has replaced it meanwhile
+                now[name].copy_(value)
 
 
 @dataclass

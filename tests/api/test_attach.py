@@ -326,6 +326,10 @@ def test_costs_count_each_tensor_once(backbone, batch):
     assert pruned.macs >= dense.macs > 0
 
 
+def grey(model):
+    return timm.create_model("vit_tiny_patch16_224", num_classes=3, in_chans=1, **ARGS)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -334,6 +338,7 @@ def test_costs_count_each_tensor_once(backbone, batch):
         (lambda m: pear_cli.attach(m, "linear").model, r"has adapters already; .*remove\(\)"),
         (lambda m: (m.reset_classifier(0), m)[1], "no classifier of two or more classes"),
         (lambda m: torch.compile(m, backend="eager"), "unwrap it first"),
+        (lambda m: grey(m), r"takes no images \(3, 32, 32\): "),
     ],
 )
 def test_a_model_that_cannot_be_adapted_is_refused_and_stays_as_it_was(backbone, spoil, said):
@@ -342,6 +347,16 @@ def test_a_model_that_cannot_be_adapted_is_refused_and_stays_as_it_was(backbone,
     with pytest.raises(ConfigError, match=said):
         pear_cli.attach(model, "lora", rank=2)
     assert before is None or same(state(model), before)
+
+
+def test_a_classifier_that_is_replaced_meanwhile_is_saved_and_stays(backbone, batch, tmp_path):
+    model = backbone()
+    adapted = pear_cli.attach(model, "lora", rank=2)
+    model.reset_classifier(4)
+    assert adapted.parameters()[-1].shape == (4,)
+    file = adapted.save(tmp_path / "m.safetensors", classes=[*NAMES, "dog"])
+    torch.testing.assert_close(pear_cli.load(file, backbone=backbone(7))(batch[0]), model(batch[0]))
+    assert adapted.remove().get_classifier().out_features == 4
 
 
 def test_wrong_settings_are_named(backbone):
@@ -354,6 +369,8 @@ def test_wrong_settings_are_named(backbone):
         ("lora", {"rank": 64}, "at most 32"),
         ("lora", {"slots": ["attn.x"]}, "no slot 'attn.x'"),
         ("lora", {"preprocessing": pear_cli.Preprocessing(64)}, "preprocessing.size = 64"),
+        ("lora", {"create_args": {"norm_layer": nn.LayerNorm}}, "norm_layer"),
+        ("lora", {"create_args": {"in_chans": 1}}, "backbone.args.in_chans = 1"),
     ):
         with pytest.raises(ConfigError, match=said):
             pear_cli.attach(model, method, **settings)
