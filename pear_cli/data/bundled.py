@@ -16,18 +16,11 @@ from pear_cli.errors import DataError
 TRAIN_SEED = 0  # which images train: never varied, so the test set is the same for everybody
 
 
-@dataclass(frozen=True)
-class File:
-    """One file of the folder `files`: its checksum, and the factor that takes its values to 0-255."""
-
-    sha256: str
-    gain: int
-
-
 FILES = {
-    "digits": File("82393b63ff69dea89fa95eeef924870ebc186df1f35d7c46a617cb6112d8f2bc", gain=16),
-    "mnist5k": File("7d0d68bbe60518cc553d4709f02ab410c7e987cd2eb06ff0cc4b5a34a026f3a1", gain=1),
+    "digits": ("82393b63ff69dea89fa95eeef924870ebc186df1f35d7c46a617cb6112d8f2bc", 16),
+    "mnist5k": ("7d0d68bbe60518cc553d4709f02ab410c7e987cd2eb06ff0cc4b5a34a026f3a1", 1),
 }
+"""The files of the folder `files`: SHA-256, and the factor that takes the values to 0-255."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +56,13 @@ class Bundled(Pinned):
             content = (resources.files("pear_cli.data") / "files" / f"{self.name}.npz").read_bytes()
         except OSError as error:
             raise DataError(f"the packaged {self.name}.npz cannot be read: {error}; reinstall pear") from None
-        if hashlib.sha256(content).hexdigest() == FILES[self.name].sha256:
+        checksum, gain = FILES[self.name]
+        if hashlib.sha256(content).hexdigest() == checksum:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 pixels, labels = stored["pixels"].astype(np.int64), stored["labels"].astype(np.int64)
             train, test = draw(labels, self.TABLE[self.name]["train"].images, TRAIN_SEED)
             chosen = test if part == "test" else train
-            levels = (pixels[chosen] * FILES[self.name].gain).clip(0, 255).astype(np.uint8)
+            levels = (pixels[chosen] * gain).clip(0, 255).astype(np.uint8)
             if sha256(levels, labels[chosen]) == self.content(part):
                 return levels, labels[chosen]
         raise DataError(f"the packaged {self.name}.npz is not the one of this release; reinstall pear")

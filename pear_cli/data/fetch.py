@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from filelock import FileLock
 from torchvision.datasets import utils
@@ -81,20 +80,12 @@ def downloading() -> Iterator[None]:
         utils.tqdm = kept
 
 
-class _Bar:
+class _Bar(contextlib.ExitStack):
     """What torchvision uses of a tqdm that counts bytes."""
 
     def __init__(self, total: int | None = None, **_: object) -> None:
-        self.opened = contextlib.ExitStack()
-        self.ticker = self.opened.enter_context(progress.ticker("download", total or 0, bytes=True))
+        super().__init__()
+        self.ticker = self.enter_context(progress.ticker("download", total or 0, bytes=True))
 
     def update(self, count: int) -> None:
         self.ticker.step(to=self.ticker.done + count)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.opened.close()

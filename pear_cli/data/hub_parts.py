@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class HubParts:
         if Path(self.path).is_dir():
             files.append(Path(self.path).absolute())
         rows = table.cast_column(image, datasets.Image(decode=False))
-        return Rows(f"{self.path} ({name})", Cell(rows, image), labels, classes, files)
+        return Rows(f"{self.path} ({name})", partial(_encoded, rows, image), labels, classes, files)
 
     def _load(self, part: str) -> Any:
         try:
@@ -101,19 +102,13 @@ class HubParts:
         return np.array([index.get(str(value), -1) for value in column], dtype=np.int64), names
 
 
-@dataclass(frozen=True)
-class Cell:
+def _encoded(table: Any, column: str, index: int) -> bytes:
     """The encoded image of a row."""
-
-    table: Any
-    column: str
-
-    def __call__(self, index: int) -> bytes:
-        cell = self.table[index][self.column]
-        if cell is None:
-            raise OSError("there is no image")
-        content = cell["bytes"]
-        return bytes(content) if content is not None else Path(cell["path"]).read_bytes()
+    cell = table[index][column]
+    if cell is None:
+        raise OSError("there is no image")
+    content = cell["bytes"]
+    return bytes(content) if content is not None else Path(cell["path"]).read_bytes()
 
 
 def _of(kind: type, features: Any) -> list[str]:

@@ -60,25 +60,8 @@ def published() -> Mapping[str, Published]:
     }
 
 
-@dataclass(frozen=True)
-class Altered:
-    """A file that is not the published one.
-
-    Args:
-        place: its path below the root.
-        expected, found: MD5 of the published content and of its own, in hex.
-    """
-
-    place: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"its MD5 is {self.found}, where {self.expected} is published"
-
-
-def altered(root: Path, expected: Mapping[str, str]) -> Iterator[Altered]:
-    """The files that are there with another content than is published.
+def altered(root: Path, expected: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The files that are there with another content than is published: their path, and what differs.
 
     Args:
         expected: their MD5, by path below the root.
@@ -89,4 +72,4 @@ def altered(root: Path, expected: Mapping[str, str]) -> Iterator[Altered]:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "md5").hexdigest()
             if found != md5:
-                yield Altered(place, md5, found)
+                yield place, f"its MD5 is {found}, where {md5} is published"

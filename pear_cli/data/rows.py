@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -76,9 +76,10 @@ class Rows(Records):
             step: called after each row.
         """
         whole, greys = hashlib.sha256(), list[int]()
-        for label, row in zip(self.labels, threads.each(self._content, range(len(self))), strict=True):
-            whole.update(f"{label} {row.sha256}\n".encode())
-            greys += [] if row.grey is None else [row.grey]
+        contents = threads.each(self._content, range(len(self)))
+        for label, (sha256, grey) in zip(self.labels, contents, strict=True):
+            whole.update(f"{label} {sha256}\n".encode())
+            greys += [] if grey is None else [grey]
             step()
         if greys and max(greys) < DIM:
             raise DataError(
@@ -88,7 +89,8 @@ class Rows(Records):
             )
         return whole.hexdigest()
 
-    def _content(self, index: int) -> "Content":
+    def _content(self, index: int) -> tuple[str, int | None]:
+        """SHA-256 of the image of a row, and its largest value where it is grey of more than 8 bits."""
         try:
             held = self.get(index)
         except Exception as error:
@@ -98,19 +100,7 @@ class Rows(Records):
             grey = brightest(_opened(held))
         if isinstance(held, Image.Image):
             held = f"{held.mode} {held.size} ".encode() + held.tobytes()
-        return Content(hashlib.sha256(held).hexdigest(), grey)
-
-
-class Content(NamedTuple):
-    """What a row holds.
-
-    Args:
-        sha256: of its image, in hex.
-        grey: the largest value of an image of more than 8 bits of grey; None for another one.
-    """
-
-    sha256: str
-    grey: int | None
+        return hashlib.sha256(held).hexdigest(), grey
 
 
 def _opened(content: bytes | Image.Image) -> Image.Image:

@@ -1,7 +1,10 @@
 """Generated pictures of figures whose number, direction or place is the class: tasks about structure."""
 
 import functools
+import io
 import platform
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,8 +12,7 @@ from typing import ClassVar
 import numpy as np
 import PIL
 
-from pear_cli.data import array_cache
-from pear_cli.data.condition import Holding
+from pear_cli.data.condition import Holding, say_once
 from pear_cli.data.drawing import TASKS, generate
 from pear_cli.data.images import Labels, Pixels
 from pear_cli.data.pinned import Part, Pinned, sha256
@@ -67,15 +69,24 @@ class Shapes(Pinned):
         known = self.TABLE[self.name][part]
         drawn = _content(cache.folder(), self.name, part, known)
         if drawn != known.sha256:
-            _warn(cache.folder(), self.name)
+            self._warn()
         return drawn
 
     def arrays(self, part: str) -> tuple[Pixels, Labels]:
+        """The pictures from the cache; what lies there with another hash, or broken, is drawn again."""
         known, expected = self.TABLE[self.name][part], self.content(part)
-        title = f"{self.name} ({part})"
-        pixels, labels, found = array_cache.arrays(
-            title, expected, lambda: generate(self.name, part, known.images)
-        )
+        title, kept = f"{self.name} ({part})", cache.place("arrays", expected, "npz")
+        if kept.exists():
+            with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as stored:
+                    pixels, labels = stored["pixels"], stored["labels"]
+                if sha256(pixels, labels) == expected:
+                    return pixels, labels
+            progress.say(f"{kept} is damaged or does not hold the images of {title}; they are made again")
+        pixels, labels = generate(self.name, part, known.images)
+        found, buffer = sha256(pixels, labels), io.BytesIO()
+        np.savez(buffer, pixels=pixels, labels=labels)
+        cache.write(cache.place("arrays", found, "npz"), buffer.getvalue())
         if found != expected:
             cache.remember(_record(self.name, part, known.sha256), {"sha256": found})
             raise DataError(
@@ -84,6 +95,20 @@ class Shapes(Pinned):
                 "run again: from now on its keys are those of what is drawn here",
             )
         return pixels, labels
+
+    def _warn(self) -> None:
+        """Say once which of its parts are drawn differently here."""
+        known = self.TABLE[self.name].items()
+        parts = {part: (_content(cache.folder(), self.name, part, pinned), pinned) for part, pinned in known}
+        differing = [
+            f"SHA-256 of {part} {drawn[:16]}… instead of {pinned.sha256[:16]}…"
+            for part, (drawn, pinned) in parts.items()
+            if drawn != pinned.sha256
+        ]
+        say_once(
+            f"{self.name} is drawn differently here: {', '.join(differing)} ({_versions()}); "
+            "it is another dataset, with keys of its own"
+        )
 
 
 @functools.cache
@@ -103,21 +128,6 @@ def _content(folder: Path, name: str, part: str, known: Part) -> str:
         drawn = sha256(*generate(name, part, known.images))
         cache.remember(record, {"sha256": drawn})
     return str(drawn)
-
-
-@functools.cache
-def _warn(folder: Path, name: str) -> None:
-    """Say once of a dataset which of its parts are drawn differently here."""
-    parts = {part: (_content(folder, name, part, known), known) for part, known in Shapes.TABLE[name].items()}
-    differing = [
-        f"SHA-256 of {part} {drawn[:16]}… instead of {known.sha256[:16]}…"
-        for part, (drawn, known) in parts.items()
-        if drawn != known.sha256
-    ]
-    progress.say(
-        f"{name} is drawn differently here: {', '.join(differing)} ({_versions()}); "
-        "it is another dataset, with keys of its own"
-    )
 
 
 def _record(name: str, part: str, pinned: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pear_cli.data.condition import say_once
 from pear_cli.data.fetch import downloading
 from pear_cli.data.published import Published, published
 from pear_cli.data.rows import Rows
-from pear_cli.data.torchvision_parts import BROKEN, Decoded, reason
+from pear_cli.data.torchvision_parts import BROKEN, decoded, reason
 from pear_cli.data.transforms import is_clutter, is_image, passed_over, suffixes
 from pear_cli.errors import DataError
 
@@ -62,11 +62,11 @@ def open_part(
         return Rows(title, [image for image, _ in held].__getitem__, labels, classes, files)
     if reader is None:
         labels = np.asarray(source.targets).astype(np.int64)
-        return Rows(title, Decoded(source), labels, classes, files)
+        return Rows(title, partial(decoded, source), labels, classes, files)
     targets = reader.iter_targets() if hasattr(reader, "iter_targets") else [t for _, t in reader.samples]
     labels = np.array([-1 if target is None else target for target in targets], dtype=np.int64)
-    file = Named(reader) if hasattr(reader, "samples") else None
-    return Rows(title, Encoded(reader), labels, classes, files, file)
+    file = partial(_named, reader) if hasattr(reader, "samples") else None
+    return Rows(title, partial(_encoded, reader), labels, classes, files, file)
 
 
 def _source(name: str, root: Path | None, part: str, download: bool, args: Mapping[str, Any]) -> Any:
@@ -84,22 +84,11 @@ def _source(name: str, root: Path | None, part: str, download: bool, args: Mappi
         ) from None
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The files of timm's reader; timm's own dataset would take another image for one that is damaged."""
-
-    reader: Any
-
-    def __call__(self, index: int) -> bytes:
-        with self.reader[index][0] as file:
-            return bytes(file.read())
+def _encoded(reader: Any, index: int) -> bytes:
+    """A file of timm's reader; timm's own dataset would take another image for one that is damaged."""
+    with reader[index][0] as file:
+        return bytes(file.read())
 
 
-@dataclass(frozen=True)
-class Named:
-    """The files that timm's reader names."""
-
-    reader: Any
-
-    def __call__(self, index: int) -> str:
-        return str(self.reader.filename(index, absolute=True))
+def _named(reader: Any, index: int) -> str:
+    return str(reader.filename(index, absolute=True))

@@ -64,8 +64,8 @@ class Torchvision(Parted):
 
     def compare(self) -> list[Problem]:
         problems = [
-            Problem("checksum", "", file.place, f"{file}; {self.opened.remedy}")
-            for file in altered(self.folder(), self.opened.checksums)
+            Problem("checksum", "", place, f"{differs}; {self.opened.remedy}")
+            for place, differs in altered(self.folder(), self.opened.checksums)
         ]
         with suppress(DataError):  # what is not there has no number
             for part in self.part_names:

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class TorchvisionParts:
         source = self.source(name)
         paths, labels = _paths(source), _labels(source)
         if paths is None:
-            return Rows(f"{self.dataset} ({name})", Decoded(source), labels, None)
+            return Rows(f"{self.dataset} ({name})", partial(decoded, source), labels, None)
         names = [Path(os.path.relpath(path, self.folder)).as_posix() for path in paths]
         return Files(self.folder, sorted(zip(names, labels.tolist(), strict=True)))
 
@@ -158,8 +158,10 @@ class TorchvisionParts:
         found = list(altered(self.folder, own))
         if found:
             more = f" and {len(found) - 1} more; pear data verify names them all" if found[1:] else ""
-            path = self.folder / found[0].place
-            raise AlteredFile(f"{path} is not the published file: {found[0]}{more}", self.remedy)
+            place, differs = found[0]
+            raise AlteredFile(
+                f"{self.folder / place} is not the published file: {differs}{more}", self.remedy
+            )
 
     def _unavailable(self, error: Exception) -> tuple[str, str]:
         expected = ", ".join(self._published.files) or "its unpacked archive"
@@ -172,16 +174,11 @@ class TorchvisionParts:
         )
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """The images of torchvision's object."""
-
-    source: Any
-
-    def __call__(self, index: int) -> Image.Image:
-        image = self.source[index][0]
-        assert isinstance(image, Image.Image), type(image)
-        return image
+def decoded(source: Any, index: int) -> Image.Image:
+    """An image of torchvision's object."""
+    image = source[index][0]
+    assert isinstance(image, Image.Image), type(image)
+    return image
 
 
 def family(name: str) -> Any:

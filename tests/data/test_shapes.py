@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from pear_cli.data import drawing, shapes
+from pear_cli.data import condition, drawing, shapes
 from pear_cli.data.drawing import TASKS, generate
 from pear_cli.data.loading import load
 from pear_cli.data.pinned import sha256
@@ -122,7 +122,7 @@ def test_fingerprints_follow_the_content_and_the_division_and_nothing_is_drawn_f
 
 def next_process():
     shapes._content.cache_clear()
-    shapes._warn.cache_clear()
+    condition.say_once.cache_clear()
 
 
 @pytest.fixture(autouse=True)
