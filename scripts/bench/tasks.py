@@ -194,7 +194,8 @@ def main() -> None:
                 print(
                     f"{name} {how}: tensors {found['tensors']:.3f}, growth {found['growth']:.2f} of the files"
                 )
-                cells.add([{"cell": {"model": name, "memory": how, "tasks": options.tasks}, **found}])
+                cell = {"model": name, "memory": how, "tasks": options.tasks}
+                cells.add([{"cell": cell, **found, **made_with(torch.get_num_threads())}])
             groups = times(name, options.tasks, paths, Path(peft))
             for group in options.groups:
                 with torch.inference_mode():
